@@ -1,0 +1,90 @@
+"""Can this machine run the CPU stack? Standard library only: ``make setup`` runs this file before anything else."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+GIB = 2**30
+PROCESSES_GIB = 3.0  # weights, torch and two Python servers; 2.6 GiB seen on the CPU profile
+ENGINE_SHM_GIB = 0.5  # vLLM's own message queues
+SETUP_DISK_GIB = 6.0  # a virtual environment of 4.5 GB and the model
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding; ``remedy`` is empty where all is well."""
+
+    name: str
+    seen: str
+    remedy: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether nothing needs to be done."""
+        return not self.remedy
+
+
+def platform_checks() -> Iterator[Check]:
+    """Check the system, the processor and the Python version."""
+    system = f"{platform.system()} {platform.machine()}"
+    cpuinfo = Path("/proc/cpuinfo")
+    avx2 = system == "Linux x86_64" and " avx2 " in cpuinfo.read_text().replace("\n", " ")
+    yield Check(
+        "machine",
+        system + (" with AVX2" if avx2 else " without AVX2"),
+        "" if avx2 else "the CPU stack needs Linux on x86-64 with AVX2: use another machine",
+    )
+    supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    remedy = "" if supported else "use Python 3.11, 3.12 or 3.13: make setup PYTHON=python3.11"
+    yield Check("python", platform.python_version(), remedy)
+
+
+def resource_checks(*, lmcache_gib: float, engine_gib: float, folder: Path, disk_gib: float) -> Iterator[Check]:
+    """Check /dev/shm, available memory and the disk under a folder (which need not exist yet) [GiB]."""
+    shm_gib = lmcache_gib + ENGINE_SHM_GIB
+    free = shutil.disk_usage("/dev/shm").free / GIB
+    remedy = "mount -o remount,size=4G /dev/shm (in a container: docker run --shm-size=4g)"
+    yield Check("/dev/shm", f"{free:.1f} GiB free, {shm_gib:.1f} needed", "" if free >= shm_gib else remedy)
+    needed = PROCESSES_GIB + engine_gib + lmcache_gib
+    available = available_memory_gib()
+    remedy = "close other programs, or use a machine with more memory"
+    yield Check(
+        "memory", f"{available:.1f} GiB available, {needed:.1f} needed", "" if available >= needed else remedy
+    )
+    while not folder.exists():
+        folder = folder.parent
+    disk = shutil.disk_usage(folder).free / GIB
+    remedy = "free some, or set LMCACHE_TUTORIAL_CACHE to a folder on a larger disk"
+    yield Check(
+        "disk", f"{disk:.1f} GiB free at {folder}, {disk_gib:.1f} needed", "" if disk >= disk_gib else remedy
+    )
+
+
+def available_memory_gib() -> float:
+    """Read what the kernel says is available without swapping [GiB]."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024 / GIB
+    return 0.0
+
+
+def main() -> int:
+    """Print one sentence for the first thing that does not fit; 0 if everything does."""
+    for check in platform_checks():
+        if not check.ok:
+            print(f"set-up stopped: {check.name} is {check.seen}; {check.remedy}.", file=sys.stderr)
+            return 1
+    for check in resource_checks(lmcache_gib=2, engine_gib=1, folder=Path.cwd(), disk_gib=SETUP_DISK_GIB):
+        if not check.ok:
+            print(f"set-up stopped: too little {check.name}: {check.seen}; {check.remedy}.", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

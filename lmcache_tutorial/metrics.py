@@ -1,0 +1,111 @@
+"""Measured quantities. Pure functions; fractions of 1 inside, per cent only where printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import median
+
+import numpy as np
+from scipy.stats import bootstrap
+
+from .records import Interval, TokenSources
+
+RESAMPLES = 10_000
+SEED = 20_260_101
+
+
+def hit_rate(windows: Iterable[TokenSources]) -> float:
+    """Compute reused tokens over prompt tokens, summed over the stated warm calls.
+
+    Args:
+        windows: the token sources of each call (or window of parallel calls).
+
+    Returns:
+        A fraction, 0 to 1.
+
+    Raises:
+        ValueError: there is no call, or no prompt token: a rate of nothing is not 0.
+
+    >>> hit_rate([TokenSources(computed=10, engine=90, lmcache_l1=0, lmcache_l2=0)])
+    0.9
+    """
+    windows = list(windows)
+    prompt = sum(window.prompt for window in windows)
+    if prompt == 0:
+        raise ValueError("no prompt tokens were measured: a hit rate needs at least one call")
+    return sum(window.reused for window in windows) / prompt
+
+
+def ratio_of_medians(numerator: Sequence[float], denominator: Sequence[float]) -> Interval:
+    """Compare paired rounds: median over median, with a 95 % percentile bootstrap interval over rounds.
+
+    Args:
+        numerator: one value a round, above 0; at least 3 rounds.
+        denominator: the value of the same round in the other arm, above 0; the same length.
+
+    Returns:
+        The ratio and its interval; 10,000 resamples of whole rounds, fixed seed.
+
+    Raises:
+        ValueError: the rounds are not paired, fewer than three, or not above 0.
+
+    >>> ratio_of_medians([1.0, 1.1, 0.9], [2.0, 2.0, 2.0]).value
+    0.5
+    """
+    top, bottom = np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float)
+    if top.shape != bottom.shape or top.ndim != 1 or len(top) < 3:
+        raise ValueError(f"paired rounds, three or more, are needed; got {top.shape} and {bottom.shape}")
+    if not (np.isfinite(top).all() and np.isfinite(bottom).all() and (top > 0).all() and (bottom > 0).all()):
+        raise ValueError("every round must hold a positive, finite measurement")
+
+    def ratio(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.asarray(np.median(a, axis=axis) / np.median(b, axis=axis))
+
+    value = float(ratio(top, bottom))
+    if np.ptp(top) == 0 and np.ptp(bottom) == 0:  # resampling constants is degenerate, and scipy warns
+        return Interval(value, value, value)
+    result = bootstrap(
+        (top, bottom), ratio, paired=True, n_resamples=RESAMPLES, method="percentile",
+        rng=np.random.default_rng(SEED),
+    )  # fmt: skip
+    return Interval(value, float(result.confidence_interval.low), float(result.confidence_interval.high))
+
+
+def ttft_drop(cold_s: Sequence[float], warm_s: Sequence[float]) -> Interval:
+    """Compute the TTFT drop, 1 - median warm / median cold, over paired rounds, with its interval.
+
+    Args:
+        cold_s: TTFT of each round from a cold cache [s].
+        warm_s: TTFT of the same rounds from the named warm cache [s].
+
+    Returns:
+        Fractions of 1; ``low`` is the end that must lie above the bar.
+
+    Raises:
+        ValueError: as :func:`ratio_of_medians`.
+
+    >>> round(ttft_drop([2.0, 2.0, 2.0], [0.5, 0.5, 0.5]).low, 2)
+    0.75
+    """
+    ratio = ratio_of_medians(warm_s, cold_s)
+    return Interval(1 - ratio.value, 1 - ratio.high, 1 - ratio.low)
+
+
+def clocks_differ_by(client_s: Sequence[float], engine_s: Sequence[float]) -> float:
+    """Compute the median of client TTFT minus the engine's own, over the same calls [s].
+
+    >>> clocks_differ_by([1.01, 1.02, 1.03], [1.0, 1.0, 1.0])
+    0.02
+    """
+    if len(client_s) != len(engine_s) or not client_s:
+        raise ValueError("both clocks must have timed the same calls, at least one")
+    return round(median(c - e for c, e in zip(client_s, engine_s, strict=True)), 9)
+
+
+def clock_tolerance_s(engine_s: Sequence[float]) -> float:
+    """Compute how far two clocks may differ: the larger of 5 % of the engine's median and 10 ms [s].
+
+    >>> clock_tolerance_s([1.0, 1.0]), clock_tolerance_s([0.05])
+    (0.05, 0.01)
+    """
+    return max(0.05 * median(engine_s), 0.010)

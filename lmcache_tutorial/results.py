@@ -1,0 +1,209 @@
+"""What a run found, as data: the lessons' own reports, collected into the results.json contract."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from .config import Thresholds
+from .gate import verdict, worst
+from .records import Interval, SpanRecord, TokenSources
+
+SCHEMA_VERSION = 1
+HEADER_FIELDS = ("Question", "You will see", "Time", "Hardware", "Builds on")
+LESSON_FILE = re.compile(r"test_(lesson[1-9])_\w+\.py$")
+
+
+class HeaderError(ValueError):
+    """A lesson's docstring lacks its title or a field."""
+
+
+@dataclass(frozen=True, slots=True)
+class LessonHeader:
+    """The docstring of a lesson: its title and the five fields."""
+
+    title: str
+    fields: Mapping[str, str]
+
+
+def lesson_id(path: Path) -> str | None:
+    """Return ``lesson3`` for ``test_lesson3_….py``, else ``None``."""
+    match = LESSON_FILE.fullmatch(path.name)
+    return match.group(1) if match else None
+
+
+def parse_header(docstring: str | None) -> LessonHeader:
+    """Read a lesson's docstring: a title line, a blank line, then the fields, each a name and two spaces.
+
+    Raises:
+        HeaderError: the title or a field is missing.
+
+    >>> parse_header("Lesson 2. Twice.\\n\\nQuestion  Why?\\nYou will see  It.\\nTime  1\\nHardware  a\\nBuilds on  -").title
+    'Lesson 2. Twice.'
+    """
+    title, _, rest = (docstring or "").strip().partition("\n")
+    fields: dict[str, str] = {}
+    current = None
+    for line in rest.splitlines():
+        name = next((name for name in HEADER_FIELDS if line.startswith(name + "  ")), None)
+        if name:
+            current = name
+            fields[name] = line.removeprefix(name).strip()
+        elif current and line.strip():
+            fields[current] += " " + line.strip()
+    missing = [name for name in HEADER_FIELDS if not fields.get(name)]
+    if not title or missing:
+        raise HeaderError(f"the lesson's docstring lacks {', '.join(missing) or 'a title'}; see STYLE in README.md")
+    return LessonHeader(title, fields)
+
+
+@dataclass
+class LessonReport:
+    """What one lesson shows. A lesson adds to it; nothing is printed or drawn here."""
+
+    id: str
+    header: LessonHeader
+    predictions: list[dict[str, Any]] = field(default_factory=list)
+    measurements: list[dict[str, Any]] = field(default_factory=list)
+    charts: list[dict[str, Any]] = field(default_factory=list)
+    traces: list[dict[str, Any]] = field(default_factory=list)
+    headline_figures: dict[str, Any] = field(default_factory=dict)
+
+    def compare(self, name: str, *, predicted: float, measured: float | Sequence[float], unit: str = "tokens") -> None:
+        """Put a prediction beside what was measured: one value, or one a round."""
+        values = list(measured) if isinstance(measured, Sequence) else measured
+        self.predictions.append({"name": name, "unit": unit, "predicted": predicted, "measured": values})
+
+    def measure(self, name: str, *, arm: str, values: Sequence[float], unit: str = "s") -> None:
+        """Keep the values of one arm, one a round."""
+        self.measurements.append({"name": name, "unit": unit, "arm": arm, "values": list(values)})
+
+    def headline(
+        self,
+        *,
+        hit_rate: float | None = None,
+        ttft_drop: Interval | None = None,
+        tokens: TokenSources | None = None,
+    ) -> None:
+        """State the lesson's figures for the summary line; fractions of 1, tokens of the warm window."""
+        figures: dict[str, Any] = {"hit_rate": hit_rate}
+        if ttft_drop:
+            figures |= {
+                "ttft_drop": ttft_drop.value, "ttft_drop_low": ttft_drop.low, "ttft_drop_high": ttft_drop.high
+            }  # fmt: skip
+        if tokens:
+            figures["tokens"] = asdict(tokens)
+        self.headline_figures |= {name: value for name, value in figures.items() if value is not None}
+
+    def chart(self, name: str, *, kind: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], note: str = "") -> None:
+        """Add a chart by its data; ``kind`` names a function of :mod:`plotting`."""
+        data = [list(row) for row in rows]
+        self.charts.append({"name": name, "kind": kind, "columns": list(columns), "rows": data, "note": note})
+
+    def trace(self, name: str, trace_id: str, spans: Sequence[SpanRecord]) -> None:
+        """Show one turn's trace as a waterfall."""
+        self.traces.append({"id": trace_id, "name": name, "spans": [asdict(span) for span in spans]})
+
+
+@dataclass
+class Claim:
+    """One test of a lesson: its sentence and how it went."""
+
+    name: str
+    outcome: str = "not_run"
+    message: str | None = None
+    duration_s: float = 0.0
+
+
+@dataclass
+class RunRecord:
+    """Everything that one run collects; becomes results.json."""
+
+    thresholds: Thresholds
+    lessons: dict[str, LessonReport] = field(default_factory=dict)
+    claims: dict[str, dict[str, Claim]] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    started: float = field(default_factory=time.time)
+    interrupted: bool = False
+
+    def select(self, lesson: str, header: LessonHeader, node_id: str, name: str) -> None:
+        """Note a claim that is to run."""
+        self.lessons.setdefault(lesson, LessonReport(lesson, header))
+        self.claims.setdefault(lesson, {})[node_id] = Claim(name)
+
+    def claim(self, node_id: str) -> Claim | None:
+        """Find a selected claim."""
+        return next((claims[node_id] for claims in self.claims.values() if node_id in claims), None)
+
+    def results(self) -> dict[str, Any]:
+        """Build the document of the results.json contract (schema 1)."""
+        judged = verdict({name: [c.outcome for c in claims.values()] for name, claims in self.claims.items()})
+        return {
+            "schema": SCHEMA_VERSION,
+            "started": datetime.fromtimestamp(self.started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "duration_s": round(time.time() - self.started, 3),
+            "environment": self.environment,
+            "thresholds": asdict(self.thresholds),
+            "verdict": judged.outcome,
+            "interrupted": self.interrupted,
+            "lessons": [self._lesson(name) for name in sorted(self.lessons)],
+        }
+
+    def _lesson(self, name: str) -> dict[str, Any]:
+        lesson, claims = self.lessons[name], list(self.claims[name].values())
+        outcome = worst([claim.outcome for claim in claims])
+        reason = next((c.message for c in claims if c.outcome == outcome and c.message), None)
+        return {
+            "id": name,
+            "title": lesson.header.title,
+            "question": lesson.header.fields["Question"],
+            "you_will_see": lesson.header.fields["You will see"],
+            "outcome": outcome,
+            "reason": reason if outcome != "passed" else None,
+            "duration_s": round(sum(claim.duration_s for claim in claims), 3),
+            "claims": [{"name": c.name, "outcome": c.outcome, "message": c.message} for c in claims],
+            "headline": lesson.headline_figures,
+            "predictions": lesson.predictions,
+            "measurements": lesson.measurements,
+            "charts": lesson.charts,
+            "traces": lesson.traces,
+        }
+
+
+def sentence(test_name: str, lesson: str) -> str:
+    """Turn a test's name into the sentence that it proves.
+
+    >>> sentence("test_lesson2_a_warm_ask_is_fast[long]", "lesson2")
+    'A warm ask is fast [long]'
+    """
+    text = test_name.removeprefix("test_").removeprefix(lesson + "_").replace("_", " ").replace("[", " [")
+    return text[:1].upper() + text[1:]
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of results.json that ships with the package."""
+    text = resources.files(__package__).joinpath("templates", "results.schema.json").read_text()
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def write_results(results: Mapping[str, Any], path: Path) -> None:
+    """Check a document against the schema and write it, atomically.
+
+    Raises:
+        jsonschema.ValidationError: it breaks the contract: a defect of this suite.
+    """
+    plain = json.loads(json.dumps(results, allow_nan=False))
+    jsonschema.validate(plain, schema())
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(plain, indent=1) + "\n")
+    partial.rename(path)

@@ -1,0 +1,170 @@
+"""One pytest session with lessons: collects their outcomes, writes the report, prints the summary."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from .config import RunConfig, langfuse_variables_set, redact
+from .doctor import ENGINES
+
+from .report import percent, write_report
+from .results import RunRecord, lesson_id, parse_header, sentence, write_results
+from .stack import Stack, kept_servers
+
+PACKAGES = ("lmcache", "torch", "transformers", "langgraph", "langchain-openai", "langfuse", "pytest", "lmcache-tutorial")
+MESSAGE_CHARACTERS = 4_000
+
+
+class Session:
+    """A pytest plugin of its own, registered when a run selects at least one claim of a lesson."""
+
+    def __init__(self, config: pytest.Config, run: RunConfig, claims: Sequence[pytest.Item]) -> None:
+        """Note every selected claim; what does not run in the end says so."""
+        self._config, self._run = config, run
+        self.record = RunRecord(run.thresholds, environment=environment(run))
+        for item in claims:
+            lesson = lesson_id(item.path)
+            assert lesson and isinstance(item, pytest.Function)
+            header = parse_header(item.module.__doc__)
+            self.record.select(lesson, header, item.nodeid, sentence(item.name, lesson))
+        self._results: dict[str, Any] = {}
+        self._junit = _start_junit(config, run.report_dir)
+
+    def progress(self, line: str) -> None:
+        """Print a line at once, past pytest's capturing."""
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        capture = self._config.pluginmanager.get_plugin("capturemanager")
+        if reporter and capture:
+            with capture.global_and_fixture_disabled():
+                reporter.ensure_newline()
+                reporter.write_line(line)
+
+    def describe_stack(self, stack: Stack) -> None:
+        """Take the servers and the model into the report's environment."""
+        self.record.environment |= {"stack": stack.describe(), "model": stack.model.name}
+
+    def saw(self, report: pytest.TestReport) -> None:
+        """Take in a test's report: the worst of set-up, call and teardown counts."""
+        claim = self.record.claim(report.nodeid)
+        if claim is None:
+            return
+        claim.duration_s += report.duration
+        if report.failed:
+            claim.outcome = "failed" if report.when == "call" else "error"
+            claim.message = _message(report)
+        elif report.skipped:
+            claim.outcome, claim.message = "skipped", _message(report)
+        elif report.when == "call":
+            claim.outcome = "passed"
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Mark the run."""
+        self.record.interrupted = True
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_sessionfinish(self) -> Iterator[None]:
+        """Hand the headlines to JUnit before it writes its file; when all is torn down, write the report."""
+        for lesson in self.record.results()["lessons"] if self._junit else []:
+            for name, value in lesson["headline"].items():
+                if not isinstance(value, dict):
+                    self._junit.add_global_property(f"{lesson['id']}.{name}", value)
+        yield
+        self._results = self.record.results()
+        write_results(self._results, self._run.report_dir / "results.json")
+        write_report(self._results, self._run.report_dir / "index.html")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print the summary; it ends with the report's path."""
+        terminalreporter.section("LMCache tutorial")
+        for line in summary_lines(self._results):
+            terminalreporter.write_line(line)
+        terminalreporter.write_line(f"report: {self._run.report_dir / 'index.html'}")
+
+
+def summary_lines(results: dict[str, Any]) -> list[str]:
+    """Format the terminal's summary table: a line a lesson, then the verdict."""
+    lines = [f"{'lesson':<9}{'outcome':<10}{'hit rate':>9}  {'TTFT drop (95 % interval)':<30}"]
+    for lesson in results["lessons"]:
+        head = lesson["headline"]
+        drop = "–"
+        if "ttft_drop" in head:
+            low, high = percent(head["ttft_drop_low"]), percent(head["ttft_drop_high"])
+            drop = f"{percent(head['ttft_drop'])} ({low} to {high})"
+        outcome = lesson["outcome"].replace("_", " ")
+        lines.append(f"{lesson['id']:<9}{outcome:<10}{percent(head.get('hit_rate')):>9}  {drop:<30}")
+        if lesson["reason"]:
+            lines.append(f"         {lesson['reason'].splitlines()[0][:100]}")
+    lines.append(f"verdict: {results['verdict']}")
+    return lines
+
+
+def environment(run: RunConfig) -> dict[str, Any]:
+    """Describe the machine and the packages; the stack's part follows when it runs."""
+    packages = {}
+    for name in (ENGINES[run.stack.profile], *PACKAGES):
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            packages[name] = "not installed"
+    memory = psutil.virtual_memory().total / 2**30
+    return {
+        "hardware": f"{_processor()}, {psutil.cpu_count()} cores, {memory:.0f} GiB",
+        "python": platform.python_version(),
+        "packages": packages,
+        "model": Path(run.stack.model).name if Path(run.stack.model).is_dir() else run.stack.model,
+        "weights": "real",
+        "profile": run.stack.profile,
+        "stack": {},
+    }
+
+
+def header(run: RunConfig) -> list[str]:
+    """Build the lines of the pytest header."""
+    kept = kept_servers()
+    where = f"reusing the kept one at {kept['vllm'].url}, if it matches" if "vllm" in kept else "started when first needed"
+    ignored = " (the LANGFUSE_* variables are ignored)" if langfuse_variables_set() else ""
+    return [
+        f"lmcache-tutorial: profile {run.stack.profile}, model {run.stack.model}, stack {where}",
+        f"traces: written to {run.report_dir / 'traces'}, sent nowhere{ignored}",
+    ]
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _message(report: pytest.TestReport) -> str:
+    if isinstance(report.longrepr, tuple):  # a skip: (file, line, reason)
+        text = report.longrepr[2]
+    else:
+        crash = getattr(report.longrepr, "reprcrash", None)
+        text = crash.message if crash else str(report.longrepr)
+    return redact(text)[:MESSAGE_CHARACTERS]
+
+
+def _start_junit(config: pytest.Config, folder: Path) -> Any:
+    """Return pytest's JUnit writer; start it on our own path if none was asked for."""
+    if not config.option.xmlpath:
+        config.option.xmlpath = str(folder / "junit.xml")
+        config.pluginmanager.get_plugin("junitxml").pytest_configure(config)
+        writer = _junit_writer(config)
+        writer.pytest_sessionstart()
+        return writer
+    return _junit_writer(config)
+
+
+def _junit_writer(config: pytest.Config) -> Any:
+    return next(
+        (plugin for plugin in config.pluginmanager.get_plugins() if type(plugin).__name__ == "LogXML"), None
+    )

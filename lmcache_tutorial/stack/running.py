@@ -1,0 +1,230 @@
+"""A running pair of servers, one vLLM engine and one LMCache, and what can be asked of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import httpx
+
+from ..config import StackConfig, server_environment
+from ..counters import CountersError, parse_snapshot
+from ..model import Model
+from ..process import Server, ServerError, wait_until_ready
+from ..records import Snapshot
+from .commands import engine_command
+
+Messages = Sequence[Mapping[str, str]]
+Progress = Callable[[str], None]
+SETTLE_LIMIT_S = 30.0  # storing 8,000 tokens takes well under a second here
+
+
+@dataclass
+class Stack:
+    """Real servers on this machine. Sizes in tokens; times in seconds.
+
+    ``lmcache_http`` is the base address of LMCache's HTTP side. ``engine_has_lmcache`` tells whether the
+    engine that runs now was started with the connector. ``lease`` holds the lock of a kept stack.
+    """
+
+    config: StackConfig
+    model: Model
+    engine: Server
+    lmcache: Server
+    lmcache_http: str
+    progress: Progress
+    on_restart: Callable[[Stack], None] = lambda stack: None
+    lease: IO[str] | None = None
+    kept: bool = False
+    engine_has_lmcache: bool = True
+    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=60, trust_env=False))
+
+    @property
+    def chunk_tokens(self) -> int:
+        """Tokens of an LMCache chunk, as its server states them."""
+        return int(self._get(f"{self.lmcache_http}/status").json()["chunk_size"])
+
+    @property
+    def block_tokens(self) -> int:
+        """Tokens of the engine's KV block, as its server states them."""
+        text = self._get(f"{self.engine.url}/metrics").text
+        line = next(line for line in text.splitlines() if line.startswith("vllm:cache_config_info{"))
+        return int(line.partition('block_size="')[2].partition('"')[0])
+
+    def tokenize(self, messages: Messages) -> list[int]:
+        """Render chat messages with the server's own template and return the prompt's token ids."""
+        body = {"model": self.model.name, "messages": list(messages), "add_generation_prompt": True}
+        return self._tokens(body)
+
+    def count_tokens(self, text: str) -> int:
+        """Count the tokens of a bare text, without template and special tokens."""
+        return len(self._tokens({"model": self.model.name, "prompt": text, "add_special_tokens": False}))
+
+    def snapshot(self) -> Snapshot:
+        """Read every counter of both servers."""
+        engine = self._get(f"{self.engine.url}/metrics").text
+        return parse_snapshot(engine, self._get(f"{self.lmcache_http}/metrics").text)
+
+    def kv_bytes_held(self) -> int:
+        """Return the bytes of KV that LMCache's memory holds now."""
+        return int(self._get(f"{self.lmcache_http}/status").json()["storage_manager"]["l1_manager"]["memory_used_bytes"])
+
+    def empty_engine_cache(self) -> None:
+        """Empty the engine's own prefix cache; LMCache keeps what it has.
+
+        The engine may refuse while a store still holds blocks, with status 200 and ``success: false``.
+        That the cache *is* empty shows at the next call, and ``ask(start="lmcache")`` checks it there.
+
+        Raises:
+            ServerError: it still refused after 30 s.
+        """
+        deadline = time.monotonic() + SETTLE_LIMIT_S
+        while True:
+            answer = self.client.post(f"{self.engine.url}/reset_prefix_cache").raise_for_status()
+            if answer.json()["success"]:
+                return
+            if time.monotonic() > deadline:
+                raise ServerError(f"the engine did not empty its prefix cache within {SETTLE_LIMIT_S:g} s: {answer.text}")
+            time.sleep(0.05)
+
+    def wait_counted(self, since: Snapshot, prompts: Sequence[int]) -> Snapshot:
+        """Wait until both servers have counted these calls; return the counters then.
+
+        Counting trails answering: the engine adds a prompt when it logs the step that finished it, LMCache
+        when its event queue is drained.
+
+        Args:
+            since: the counters before the calls.
+            prompts: the prompt tokens of each call, from ``usage``.
+
+        Raises:
+            CountersError: the calls were not counted within 30 s.
+        """
+        deadline = time.monotonic() + SETTLE_LIMIT_S
+        chunk = self.config.chunk_tokens
+        looked_up = sum(prompt // chunk * chunk for prompt in prompts) if self.engine_has_lmcache else 0
+        while True:
+            now = self.snapshot()
+            engine, lmcache = now.prompt - since.prompt, now.lookup_requested - since.lookup_requested
+            if engine >= sum(prompts) and lmcache >= looked_up:
+                return now
+            if time.monotonic() > deadline:
+                raise CountersError(
+                    f"usage counts {sum(prompts)} prompt tokens, the engine's counters {engine}; LMCache was to "
+                    f"look up {looked_up}, its counters say {lmcache}."
+                )
+            time.sleep(0.01)
+
+    def wait_stored(self, since: Snapshot, *, parallel: bool = False) -> None:
+        """Wait until LMCache has stored every whole chunk that it was asked for and did not hold.
+
+        Args:
+            since: the counters before the calls.
+            parallel: the calls overlapped: two may have stored one chunk between them, so that the number
+                is not known; wait until it has stood still for a second instead.
+
+        Raises:
+            CountersError: chunks were still missing after 30 s.
+        """
+        if not self.engine_has_lmcache:
+            return
+        deadline = time.monotonic() + SETTLE_LIMIT_S
+        seen, still_since = -1, time.monotonic()
+        while True:
+            now = self.snapshot()
+            missed = (now.lookup_requested - now.lookup_hit) - (since.lookup_requested - since.lookup_hit)
+            expected, stored = missed // self.config.chunk_tokens, now.stored_chunks - since.stored_chunks
+            if stored != seen:
+                seen, still_since = stored, time.monotonic()
+            if not self._writes_in_progress() and (
+                stored >= expected or (parallel and time.monotonic() - still_since > 1)
+            ):
+                return
+            if time.monotonic() > deadline:
+                raise CountersError(
+                    f"LMCache stored {stored} of {expected} chunks within {SETTLE_LIMIT_S:g} s.\n"
+                    f"To fix: look for errors in {self.lmcache.record.log} and {self.engine.record.log}"
+                )
+            time.sleep(0.02)
+
+    def restart_engine(self, *, lmcache: bool = True) -> None:
+        """Stop the engine and start it again on the same port; LMCache's server goes on.
+
+        Args:
+            lmcache: start it with LMCache's connector; ``False`` is the control.
+
+        Raises:
+            ServerError: it did not stop or did not become ready.
+        """
+        self.engine.stop()
+        self.engine = start_engine(
+            self.config, self.model, port=self.engine.record.port, log=Path(self.engine.record.log),
+            lmcache_port=self.lmcache.record.port if lmcache else None,
+        )  # fmt: skip
+        self.engine_has_lmcache = lmcache
+        wait_until_ready(
+            [(self.engine, lambda: engine_answers(self))],
+            timeout_s=self.config.ready_timeout_s,
+            ready=lambda server, took: self.progress(
+                f"stack: engine restarted {'with' if lmcache else 'without'} LMCache, ready after {took:.0f} s"
+            ),
+        )
+        self.on_restart(self)
+
+    def describe(self) -> dict[str, Any]:
+        """Return each server's command, port and log, for the report."""
+        return {
+            server.record.name: {
+                "command": list(server.record.command), "port": server.record.port, "log": server.record.log
+            }
+            for server in (self.lmcache, self.engine)
+        }  # fmt: skip
+
+    def close(self) -> None:
+        """End the servers, unless the stack is kept; then only let go of it."""
+        self.client.close()
+        if not self.kept:
+            for server in (self.engine, self.lmcache):
+                server.stop()
+        if self.lease:
+            self.lease.close()
+
+    def _tokens(self, body: Mapping[str, Any]) -> list[int]:
+        answer = self.client.post(f"{self.engine.url}/tokenize", json=body).raise_for_status()
+        tokens: list[int] = answer.json()["tokens"]
+        return tokens
+
+    def _get(self, url: str) -> httpx.Response:
+        return self.client.get(url).raise_for_status()
+
+    def _writes_in_progress(self) -> int:
+        status = self._get(f"{self.lmcache_http}/status").json()
+        return int(status["storage_manager"]["l1_manager"]["write_locked_count"])
+
+
+def start_engine(config: StackConfig, model: Model, *, port: int, log: Path, lmcache_port: int | None) -> Server:
+    """Start vLLM; it is not ready yet."""
+    command = engine_command(config, model, port=port, lmcache_port=lmcache_port)
+    return Server.start("vllm", command, port=port, log=log, env=server_environment(config))
+
+
+def engine_answers(stack: Stack) -> bool:
+    """Ask for one token: an engine whose /health is green may still be unable to run its model."""
+    try:
+        if stack.client.get(f"{stack.engine.url}/health", timeout=2).status_code != 200:
+            return False
+        body = {"model": stack.model.name, "prompt": "ready?", "max_tokens": 1}
+        return stack.client.post(f"{stack.engine.url}/v1/completions", json=body).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def lmcache_answers(stack: Stack) -> bool:
+    """Ask LMCache's health check."""
+    try:
+        return stack.client.get(f"{stack.lmcache_http}/healthcheck", timeout=2).status_code == 200
+    except httpx.TransportError:
+        return False
