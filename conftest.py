@@ -1,3 +1,11 @@
 """The map: what a lesson may ask for comes from these modules, and nothing else stands here."""
 
-pytest_plugins = ["fixtures.stack", "fixtures.traces", "fixtures.ask", "fixtures.corpus", "fixtures.graphs", "fixtures.report"]
+pytest_plugins = [
+    "fixtures.stack",
+    "fixtures.traces",
+    "fixtures.ask",
+    "fixtures.corpus",
+    "fixtures.graphs",
+    "fixtures.report",
+    "fixtures.benchmarks",
+]

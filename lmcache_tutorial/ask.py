@@ -65,8 +65,7 @@ class Asker:
             CacheStateError: the first call shows that the caches held something else.
             CountersError: the engine, ``usage``, LMCache and the trace disagree.
         """
-        if self._warmed != self.stack.engine.record.supervisor:
-            self._warm_up()
+        self.warm_up()
         if start == "lmcache":
             self.stack.empty_engine_cache()
         before = self._meter.begin()
@@ -88,8 +87,10 @@ class Asker:
         """Close the connections."""
         self._client.close()
 
-    def _warm_up(self) -> None:
-        """Make one call that is not measured: the first prefill of an engine pays for its set-up."""
+    def warm_up(self) -> None:
+        """Make one call that is not measured, once an engine: its first prefill pays for its set-up."""
+        if self._warmed == self.stack.engine.record.supervisor:
+            return
         body = {
             "model": self.stack.model.name, "max_tokens": 2, "logprobs": 1,
             "prompt": fresh(full_text(WARM_UP, WARM_UP_CHARACTERS)),

@@ -14,6 +14,16 @@ RESAMPLES = 10_000
 SEED = 20_260_101
 
 
+def total(windows: Iterable[TokenSources]) -> TokenSources:
+    """Add up windows, part by part.
+
+    >>> total([TokenSources(1, 2, 3, 4), TokenSources(1, 0, 0, 0)])
+    TokenSources(computed=2, engine=2, lmcache_l1=3, lmcache_l2=4)
+    """
+    parts = [(w.computed, w.engine, w.lmcache_l1, w.lmcache_l2) for w in windows]
+    return TokenSources(*(sum(column) for column in zip(*parts, strict=True))) if parts else TokenSources(0, 0, 0, 0)
+
+
 def hit_rate(windows: Iterable[TokenSources]) -> float:
     """Compute reused tokens over prompt tokens, summed over the stated warm calls.
 
@@ -29,11 +39,10 @@ def hit_rate(windows: Iterable[TokenSources]) -> float:
     >>> hit_rate([TokenSources(computed=10, engine=90, lmcache_l1=0, lmcache_l2=0)])
     0.9
     """
-    windows = list(windows)
-    prompt = sum(window.prompt for window in windows)
-    if prompt == 0:
+    tokens = total(windows)
+    if tokens.prompt == 0:
         raise ValueError("no prompt tokens were measured: a hit rate needs at least one call")
-    return sum(window.reused for window in windows) / prompt
+    return tokens.reused / tokens.prompt
 
 
 def ratio_of_medians(numerator: Sequence[float], denominator: Sequence[float]) -> Interval:

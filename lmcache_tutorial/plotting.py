@@ -42,7 +42,6 @@ def rounds_chart(axes: Axes, frame: pd.DataFrame) -> None:
         axes.annotate(f"{values.median():.3g}", at, va="center", xytext=(9, 0), textcoords="offset points")
     axes.set_yticks(range(len(groups)), [str(name) for name, _ in groups])
     axes.invert_yaxis()
-    axes.set_xlabel(value)
     axes.set_xlim(left=0)
 
 
@@ -54,15 +53,14 @@ def growth_chart(axes: Axes, frame: pd.DataFrame) -> None:
         axes.plot(group[x], group[value], "o", color=colour, alpha=0.5, markersize=5)
         middles = group.groupby(x)[value].median()
         axes.plot(middles.index, middles, "-", color=colour, label=str(name))
-    axes.set_xlabel(x)
     axes.set_ylabel(value)
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
     axes.legend()
 
 
-def tokens_chart(axes: Axes, frame: pd.DataFrame) -> None:
-    """Draw (arm, part, part, …) rows as stacked bars: who served the tokens of each arm."""
+def parts_chart(axes: Axes, frame: pd.DataFrame) -> None:
+    """Draw (arm, part, part, …) rows as stacked bars: who served the tokens, where the time went."""
     arm, *parts = frame.columns
     left = pd.Series(0.0, index=frame.index)
     for number, part in enumerate(parts):
@@ -70,24 +68,26 @@ def tokens_chart(axes: Axes, frame: pd.DataFrame) -> None:
         left = left + frame[part]
     axes.set_yticks(range(len(frame)), [str(name) for name in frame[arm]])
     axes.invert_yaxis()
-    axes.set_xlabel("prompt tokens")
     axes.figure.legend(loc="outside upper center", ncols=len(parts))
 
 
 KINDS: dict[str, Callable[[Axes, pd.DataFrame], None]] = {
     "rounds": rounds_chart,
     "growth": growth_chart,
-    "tokens": tokens_chart,
+    "parts": parts_chart,
 }
 
 
-def chart_svg(kind: str, columns: Sequence[str], rows: Rows, *, name: str, prefix: str) -> str:
+def chart_svg(
+    kind: str, columns: Sequence[str], rows: Rows, *, axis: str, name: str, prefix: str
+) -> str:
     """Draw a chart.
 
     Args:
         kind: a key of ``KINDS``.
         columns: what each place of a row holds, with its unit.
         rows: the data, at least one row.
+        axis: what the horizontal axis shows, with its unit.
         name: its accessible name.
         prefix: put before every id; unique on the page.
 
@@ -97,7 +97,9 @@ def chart_svg(kind: str, columns: Sequence[str], rows: Rows, *, name: str, prefi
     with mpl.rc_context({**STYLE, "svg.hashsalt": prefix}):
         bars = len({row[0] for row in rows}) if kind != "growth" else 0
         figure = Figure(figsize=(7.2, 1.3 + 0.45 * bars if bars else 3.2), layout="constrained")
-        KINDS[kind](figure.add_subplot(), pd.DataFrame(rows, columns=list(columns)))
+        axes = figure.add_subplot()
+        KINDS[kind](axes, pd.DataFrame(rows, columns=list(columns)))
+        axes.set_xlabel(axis)
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _inline(text.getvalue(), name, prefix)

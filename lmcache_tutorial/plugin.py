@@ -137,3 +137,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if session := item.config.stash.get(SESSION, None):
         session.saw(report)
     return report  # type: ignore[return-value]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """Write the versions that decide a timing beside pytest-benchmark's own machine info."""
+    from .session import environment
+
+    machine_info["lmcache_tutorial"] = environment(config.stash[CONFIG])

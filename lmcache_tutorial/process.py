@@ -132,6 +132,8 @@ class Server:
         if self._supervisor is not None and self._supervisor.stdin and not self._supervisor.stdin.closed:
             self._supervisor.stdin.write("keep\n")
             self._supervisor.stdin.close()
+            self._supervisor.returncode = 0  # not ours to wait for any more; Popen would warn that it still runs
+            self._supervisor = None
 
     def stop(self) -> None:
         """End the server with everything that descends from it; returns when nothing is left.

@@ -120,4 +120,4 @@ def waterfall(spans: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _draw(chart: Mapping[str, Any], prefix: str) -> str:
-    return chart_svg(chart["kind"], chart["columns"], chart["rows"], name=chart["name"], prefix=prefix)
+    return chart_svg(chart["kind"], chart["columns"], chart["rows"], axis=chart["axis"], name=chart["name"], prefix=prefix)

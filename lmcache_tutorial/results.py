@@ -16,6 +16,7 @@ import jsonschema
 
 from .config import Thresholds
 from .gate import verdict, worst
+from .metrics import total
 from .records import Interval, SpanRecord, TokenSources
 
 SCHEMA_VERSION = 1
@@ -87,6 +88,12 @@ class LessonReport:
         """Keep the values of one arm, one a round."""
         self.measurements.append({"name": name, "unit": unit, "arm": arm, "values": list(values)})
 
+    def served(self, name: str, arms: Mapping[str, Sequence[TokenSources]]) -> None:
+        """Chart who served the prompt tokens of each arm, summed over its windows."""
+        rows = [[arm, *asdict(total(windows)).values()] for arm, windows in arms.items()]
+        columns = ["arm", "prefilled", "engine's own cache", "LMCache memory", "LMCache second tier"]
+        self.chart(name, kind="parts", columns=columns, rows=rows, axis="prompt tokens")
+
     def headline(
         self,
         *,
@@ -104,10 +111,12 @@ class LessonReport:
             figures["tokens"] = asdict(tokens)
         self.headline_figures |= {name: value for name, value in figures.items() if value is not None}
 
-    def chart(self, name: str, *, kind: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], note: str = "") -> None:
-        """Add a chart by its data; ``kind`` names a function of :mod:`plotting`."""
+    def chart(
+        self, name: str, *, kind: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], axis: str
+    ) -> None:
+        """Add a chart by its data; ``kind`` names a function of :mod:`plotting`, ``axis`` the horizontal axis."""
         data = [list(row) for row in rows]
-        self.charts.append({"name": name, "kind": kind, "columns": list(columns), "rows": data, "note": note})
+        self.charts.append({"name": name, "kind": kind, "axis": axis, "columns": list(columns), "rows": data})
 
     def trace(self, name: str, trace_id: str, spans: Sequence[SpanRecord]) -> None:
         """Show one turn's trace as a waterfall."""

@@ -19,15 +19,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
+from fixtures.benchmarks import FirstToken
 from fixtures.graphs import Reader
 from lmcache_tutorial.ask import Asker
 from lmcache_tutorial.config import LessonSizes, Thresholds
 from lmcache_tutorial.corpus import Document, fresh
-from lmcache_tutorial.metrics import hit_rate, ttft_drop
+from lmcache_tutorial.metrics import hit_rate, total, ttft_drop
 from lmcache_tutorial.predict import engine_reusable_tokens, shared_prefix_tokens
 from lmcache_tutorial.records import Turn
 from lmcache_tutorial.results import LessonReport
@@ -114,7 +114,7 @@ def test_lesson2_the_time_to_first_token_drops_by_more_than_the_bar(
     report.measure("TTFT", arm="cold", values=cold)
     report.measure("TTFT", arm="warm", values=warm)
     rows = [("first ask, cold", s) for s in cold] + [("second ask, warm", s) for s in warm]
-    report.chart("Time to first token", kind="rounds", columns=["ask", "TTFT [s]"], rows=rows)
+    report.chart("Time to first token", kind="rounds", columns=["ask", "TTFT [s]"], rows=rows, axis="TTFT [s]")
     assert drop.low > bars.min_ttft_drop
 
 
@@ -129,11 +129,7 @@ def test_lesson2_the_engines_own_prefix_cache_served_them_all(
     pairs: tuple[Pair, ...], report: LessonReport, traces: Traces
 ) -> None:
     served = [pair.warm.tokens for pair in pairs]
-    total: dict[str, Any] = {
-        name: sum(getattr(tokens, name) for tokens in served)
-        for name in ("computed", "engine", "lmcache_l1", "lmcache_l2")
-    }
-    report.headline(tokens=type(served[0])(**total))
+    report.headline(tokens=total(served))
     report.trace("one second ask", pairs[0].warm.trace_id, traces.of(pairs[0].warm))
     assert all(tokens.engine > 0 for tokens in served)
     assert [tokens.lmcache for tokens in served] == [0] * len(served)
@@ -141,6 +137,12 @@ def test_lesson2_the_engines_own_prefix_cache_served_them_all(
 
 # %% [markdown]
 # A benchmark compares runs; it is not a claim. It runs on request only: `pytest --benchmark-only -k lesson2`.
+
+
+# %%
+@pytest.mark.benchmark(group="lesson2")
+def test_lesson2_benchmark_warm_ttft(first_token: FirstToken, read: Callable[[Document], str]) -> None:
+    first_token.benchmark(read(MANUAL), warm=True)
 
 
 # %% [markdown]

@@ -1,0 +1,241 @@
+"""Lesson 3. LMCache survives the engine.
+
+Question      The engine's own cache serves a repeated prompt already: what does LMCache add?
+You will see  the same prompt served by nobody, by the engine's cache and by LMCache; an engine that restarts
+              and finds its KV again; the same restart without LMCache; and answers equal to the last bit.
+Time          3 minutes, three of them engine starts.
+Hardware      any; 2 CPU cores are enough.
+Builds on     Lesson 2: the engine reuses whole blocks.
+"""
+
+# %% [markdown]
+# ## 1. The workload
+# One prompt, asked three times a round: cold, from the engine's cache, from LMCache. A last question comes
+# after the engine has been restarted.
+
+# %%
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from fixtures.benchmarks import FirstToken
+from fixtures.graphs import Reader
+from lmcache_tutorial.ask import Asker
+from lmcache_tutorial.config import LessonSizes, Thresholds
+from lmcache_tutorial.corpus import Document, fresh
+from lmcache_tutorial.metrics import hit_rate, total, ttft_drop
+from lmcache_tutorial.predict import engine_reusable_tokens, lmcache_reusable_tokens, shared_prefix_tokens
+from lmcache_tutorial.records import Turn
+from lmcache_tutorial.results import LessonReport
+from lmcache_tutorial.stack import Stack
+from lmcache_tutorial.tracing import Traces
+
+MANUAL = Document("lmcache-source", size="long", seed=3)
+QUESTION, AFTER_RESTART = "Which class stores a chunk?", "What decides which chunk is evicted first?"
+CONTROL_ROUNDS = 3  # counts, no times: each must be 0
+
+# %% [markdown]
+# ## 2. The prediction
+# LMCache keeps whole *chunks*, the engine whole *blocks*, and a chunk is several blocks. So the two round
+# down differently, and LMCache may give back a little less. For a fair comparison of answers both must reuse
+# the same tokens: the manual is shortened, a few characters at a time, until the two predictions agree.
+
+
+# %%
+def same_reuse(stack: Stack, manual: str) -> tuple[str, int]:
+    """Shorten a manual until both caches would reuse the same tokens of its prompt; return both."""
+    block, chunk = stack.block_tokens, stack.chunk_tokens
+    while True:
+        prompt = len(stack.tokenize(Reader.messages(manual, QUESTION)))
+        engine = engine_reusable_tokens(prompt, prompt, block)
+        if engine == lmcache_reusable_tokens(prompt, prompt, chunk):
+            return manual, engine
+        manual = manual[: -max(1, prompt % chunk // 8)]
+
+
+def reuse_after_restart(stack: Stack, manual: str) -> int:
+    """Predict what another question reuses when only LMCache still holds the manual."""
+    first, second = (stack.tokenize(Reader.messages(manual, q)) for q in (QUESTION, AFTER_RESTART))
+    return lmcache_reusable_tokens(shared_prefix_tokens(first, second), len(second), stack.chunk_tokens)
+
+
+# %% [markdown]
+# ## 3. The measurement
+# The three arms of a round run on one engine and take turns. `start="lmcache"` empties the engine's own cache
+# first, and the call itself proves that it was empty: not one token may come from it.
+#
+# The restarts need other engines, so they run in blocks, one engine at a time: the engine with LMCache, then
+# an engine without (asked, restarted, asked again: the control), then one with LMCache again, which has never
+# seen the manuals.
+
+
+# %%
+@dataclass(frozen=True)
+class Round:
+    """One manual: asked cold, from the engine's cache, from LMCache, and what both were to reuse [tokens]."""
+
+    manual: str
+    cold: Turn
+    engine: Turn
+    lmcache: Turn
+    predicted: int
+
+
+@dataclass(frozen=True)
+class Restart:
+    """The control (before and after its restart), then the manuals of the rounds on a new engine."""
+
+    control_before: tuple[Turn, ...]
+    control_after: tuple[Turn, ...]
+    restarted: tuple[Turn, ...]
+    predicted: tuple[int, ...]
+
+
+@pytest.fixture(scope="module")
+def rounds(
+    ask: Asker, reader: Reader, read: Callable[[Document], str], stack: Stack, sizes: LessonSizes
+) -> tuple[Round, ...]:
+    """Seven rounds of three arms on one engine."""
+
+    def one_round() -> Round:
+        manual, predicted = same_reuse(stack, fresh(read(MANUAL)))
+        state = {"manual": manual, "question": QUESTION}
+        cold = ask(reader.graph, state, start="cold")
+        engine = ask(reader.graph, state, start="engine")
+        return Round(manual, cold, engine, ask(reader.graph, state, start="lmcache"), predicted)
+
+    return tuple(one_round() for _ in range(sizes.rounds))
+
+
+@pytest.fixture(scope="module")
+def restart(
+    rounds: tuple[Round, ...], ask: Asker, reader: Reader, read: Callable[[Document], str], stack: Stack
+) -> Restart:
+    """The engine without LMCache, restarted; then an engine with LMCache, restarted too."""
+    states = [{"manual": fresh(read(MANUAL)), "question": QUESTION} for _ in range(CONTROL_ROUNDS)]
+    try:
+        stack.restart_engine(lmcache=False)
+        for state in states:
+            ask(reader.graph, state, start="cold")
+        before = tuple(ask(reader.graph, state, start="engine") for state in states)
+        stack.restart_engine(lmcache=False)
+        after = tuple(ask(reader.graph, state) for state in states)
+    finally:
+        stack.restart_engine()
+    predicted = tuple(reuse_after_restart(stack, one.manual) for one in rounds)
+    again = [ask(reader.graph, {"manual": one.manual, "question": AFTER_RESTART}) for one in rounds]
+    return Restart(before, after, tuple(again), predicted)
+
+
+# %% [markdown]
+# ## 4. The claims
+
+
+# %%
+def test_lesson3_lmcache_serves_the_predicted_tokens(
+    rounds: tuple[Round, ...], restart: Restart, report: LessonReport
+) -> None:
+    emptied = [one.lmcache.tokens.lmcache for one in rounds]
+    restarted = [turn.tokens.lmcache for turn in restart.restarted]
+    report.compare("From LMCache, engine emptied", predicted=rounds[0].predicted, measured=emptied)
+    report.compare("From LMCache, engine restarted", predicted=restart.predicted[0], measured=restarted)
+    assert emptied + restarted == [one.predicted for one in rounds] + list(restart.predicted)
+    assert min(emptied + restarted) > 0
+
+
+def test_lesson3_lmcache_alone_is_above_the_hit_rate_bar(
+    rounds: tuple[Round, ...], restart: Restart, report: LessonReport, traces: Traces, bars: Thresholds
+) -> None:
+    emptied, restarted = [one.lmcache.tokens for one in rounds], [turn.tokens for turn in restart.restarted]
+    report.served("Who served the prompt", {
+        "cold": [one.cold.tokens for one in rounds],
+        "engine's cache": [one.engine.tokens for one in rounds],
+        "LMCache, engine emptied": emptied,
+        "LMCache, engine restarted": restarted,
+        "no LMCache, engine restarted": [turn.tokens for turn in restart.control_after],
+    })  # fmt: skip
+    report.trace("after the restart", restart.restarted[0].trace_id, traces.of(restart.restarted[0]))
+    tokens = total(emptied + restarted)
+    report.headline(hit_rate=hit_rate([tokens]), tokens=tokens)
+    assert tokens.engine == 0
+    assert tokens.lmcache / tokens.prompt > bars.min_hit_rate
+
+
+def test_lesson3_ttft_from_lmcache_drops_by_more_than_the_bar(
+    rounds: tuple[Round, ...], restart: Restart, report: LessonReport, bars: Thresholds
+) -> None:
+    arms = {
+        "cold": [one.cold.call.ttft_s for one in rounds],
+        "engine's cache": [one.engine.call.ttft_s for one in rounds],
+        "LMCache, engine emptied": [one.lmcache.call.ttft_s for one in rounds],
+        "LMCache, engine restarted": [turn.call.ttft_s for turn in restart.restarted],
+    }
+    rows = [(arm, value) for arm, values in arms.items() for value in values]
+    report.chart("Time to first token", kind="rounds", columns=["arm", "TTFT [s]"], rows=rows, axis="TTFT [s]")
+    for arm, values in arms.items():
+        report.measure("TTFT", arm=arm, values=values)
+    drop = ttft_drop(arms["cold"], arms["LMCache, engine emptied"])
+    report.headline(ttft_drop=drop)
+    assert drop.low > bars.min_ttft_drop
+
+
+def test_lesson3_ttft_after_a_restart_drops_by_more_than_the_bar(
+    rounds: tuple[Round, ...], restart: Restart, bars: Thresholds
+) -> None:
+    cold, warm = [one.cold.call.ttft_s for one in rounds], [turn.call.ttft_s for turn in restart.restarted]
+    assert ttft_drop(cold, warm).low > bars.min_ttft_drop
+
+
+# %% [markdown]
+# The control. An engine without LMCache knows its prompts well, until it restarts: a deployment, a crash, a
+# node that scales down and up. Then every user pays the full prefill once more.
+
+
+# %%
+def test_lesson3_without_lmcache_the_same_restart_costs_a_full_prefill(
+    restart: Restart, report: LessonReport
+) -> None:
+    before = [turn.tokens.reused for turn in restart.control_before]
+    after = [turn.tokens.reused for turn in restart.control_after]
+    report.compare("Reused without LMCache, engine restarted", predicted=0, measured=after)
+    assert min(before) > 0
+    assert after == [0] * CONTROL_ROUNDS
+
+
+# %% [markdown]
+# Is it the same answer? Against a *cold* prefill that is too much to ask in bf16: reuse changes the shape of
+# the prefill, so sums round differently, and that is true of the engine's own cache as well. The honest
+# question is whether LMCache gives back what the engine would have kept: the same tokens with the same
+# log-probabilities, bit for bit. The report shows beside it in how many rounds the cold answer agreed.
+
+
+# %%
+def test_lesson3_the_answer_equals_the_engines_own_reuse(rounds: tuple[Round, ...], report: LessonReport) -> None:
+    def equal(one: Turn, other: Turn) -> bool:
+        return (one.call.text, one.call.logprobs) == (other.call.text, other.call.logprobs)
+
+    same = [int(equal(one.engine, one.lmcache)) for one in rounds]
+    report.compare("Answers equal: LMCache and the engine's cache", predicted=1, measured=same, unit="(1: bit for bit)")
+    report.measure(
+        "Answers equal", arm="LMCache and cold", unit="yes=1", values=[int(equal(one.cold, one.lmcache)) for one in rounds]
+    )
+    assert all(one.engine.call.logprobs for one in rounds)
+    assert same == [1] * len(rounds)
+
+
+# %%
+@pytest.mark.benchmark(group="lesson3")
+def test_lesson3_benchmark_lmcache_ttft(
+    first_token: FirstToken, read: Callable[[Document], str], stack: Stack
+) -> None:
+    first_token.benchmark(read(MANUAL), warm=True, prepare=stack.empty_engine_cache)
+
+
+# %% [markdown]
+# ## 5. Exercises
+# 1. Run with `--chunk-tokens=256`. How many tokens does LMCache lose to rounding now, and the engine?
+# 2. Kill the LMCache server between `rounds` and `restart`. What does the engine do, and what do you lose?
+# 3. Ask `AFTER_RESTART` twice after the restart. Who serves the second ask, and why?
