@@ -7,14 +7,16 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import httpx
 from langchain_core.runnables.config import var_child_runnable_config
 from langchain_openai import ChatOpenAI
 from langsmith import tracing_context
+from pydantic import SecretStr
 
-from .corpus import Document, full_text, fresh
+from .corpus import Document, fresh, full_text
 from .counters import CountersError, token_sources
 from .records import Call, Snapshot, Turn
 from .stack import Stack
@@ -46,10 +48,10 @@ class Asker:
         ``streaming`` and ``stream_usage`` are what brings TTFT and cached tokens into a trace.
         """
         return ChatOpenAI(
-            model=self.stack.model.name, base_url=f"{self.stack.engine.url}/v1", api_key="none",
+            model=self.stack.model.name, base_url=f"{self.stack.engine.url}/v1", api_key=SecretStr("none"),
             streaming=True, stream_usage=True, temperature=0, max_tokens=max_tokens, max_retries=0,
             http_client=self._client, **options,
-        )  # type: ignore[call-arg, arg-type]  # fmt: skip
+        )  # type: ignore[call-arg]  # fmt: skip
 
     def __call__(self, graph: Any, state: Mapping[str, Any], *, start: Start = "as it is") -> Turn:
         """Run a graph once and return its Turn.
@@ -192,8 +194,8 @@ class Meter(httpx.BaseTransport):
         before, self._mark = self._mark, self._stack.wait_counted(self._mark, [call.prompt_tokens])
         if self._mark.prompt - before.prompt != call.prompt_tokens:
             raise CountersError(
-                f"usage counts {call.prompt_tokens} prompt tokens, the engine {self._mark.prompt - before.prompt}: "
-                f"somebody else uses this engine."
+                f"usage counts {call.prompt_tokens} prompt tokens, the engine "
+                f"{self._mark.prompt - before.prompt}: somebody else uses this engine."
             )
         return replace(
             call,
@@ -250,7 +252,8 @@ def parse_stream(chunks: Sequence[tuple[float, bytes]], *, node: str, sent: floa
     details = usage.get("prompt_tokens_details")
     if not times or details is None:
         raise CountersError(
-            f"a streamed answer with content and usage was expected; {len(times)} pieces of content came, usage {usage}."
+            f"a streamed answer with content and usage was expected; "
+            f"{len(times)} pieces of content came, usage {usage}."
         )
     return Call(
         node=node,
@@ -259,7 +262,7 @@ def parse_stream(chunks: Sequence[tuple[float, bytes]], *, node: str, sent: floa
         cached_tokens=details.get("cached_tokens") or 0,
         completion_tokens=usage["completion_tokens"],
         ttft_s=times[0] - sent,
-        itl_s=tuple(after - before for before, after in zip(times, times[1:], strict=False)),
+        itl_s=tuple(after - before for before, after in pairwise(times)),
         engine_ttft_s=None,
         queue_s=_seconds(metrics.get("queue_time_ms")),
         prefill_s=_seconds(metrics.get("time_to_first_token_ms")),

@@ -224,7 +224,7 @@ def cuda_works() -> bool:
 
 
 def cache_folder() -> Path:
-    """Where prepared models and kept stacks live: ``LMCACHE_TUTORIAL_CACHE``, else the user's cache folder."""
+    """Where models and kept stacks live: ``LMCACHE_TUTORIAL_CACHE``, else the user's cache folder."""
     if chosen := os.environ.get("LMCACHE_TUTORIAL_CACHE"):
         return Path(chosen).expanduser().absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "lmcache-tutorial"
@@ -278,8 +278,10 @@ def langfuse_variables_set() -> bool:
 
 @contextmanager
 def without_tracing_variables() -> Iterator[None]:
-    """Hide ``LANGFUSE_*`` and ``OTEL_*`` while the tracing client is built: neither switches nor keys reach it."""
-    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(("LANGFUSE_", "OTEL_"))}
+    """Hide ``LANGFUSE_*`` and ``OTEL_*`` from a tracing client that is built meanwhile."""
+    hidden = {
+        name: os.environ.pop(name) for name in list(os.environ) if name.startswith(("LANGFUSE_", "OTEL_"))
+    }
     try:
         yield
     finally:
@@ -304,8 +306,8 @@ def _check_stack(config: StackConfig) -> None:
         block = config.block_tokens or 1
         nearest = max(block, config.chunk_tokens // block * block)
         raise ConfigError(
-            f"--chunk-tokens is {config.chunk_tokens}, but an LMCache chunk must be a multiple of the engine's "
-            f"block of {block} tokens.\nTo fix: --chunk-tokens={nearest}"
+            f"--chunk-tokens is {config.chunk_tokens}, but an LMCache chunk must be a multiple of the "
+            f"engine's block of {block} tokens.\nTo fix: --chunk-tokens={nearest}"
         )
     if config.profile == "cpu" and not 0.25 <= config.engine_memory_gib <= 1024:
         raise ConfigError(f"--engine-memory-gib is {config.engine_memory_gib:g}, but must be 0.25 to 1024.")

@@ -33,7 +33,9 @@ def source_files() -> list[Path]:
     """List the Python files of the installed LMCache, sorted; LMCache itself is not imported."""
     spec = util.find_spec("lmcache")
     if spec is None or not spec.submodule_search_locations:
-        raise CorpusError("the documents are LMCache's own source, and lmcache is not installed.\nTo fix: make setup")
+        raise CorpusError(
+            "the documents are LMCache's own source, and lmcache is not installed.\nTo fix: make setup"
+        )
     root = Path(spec.submodule_search_locations[0])
     return sorted(path for path in root.rglob("*.py") if path.stat().st_size > 2_000)
 

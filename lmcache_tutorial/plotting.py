@@ -23,7 +23,7 @@ SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04")
 VARIABLES = {INK: "var(--ink)"} | {colour: f"var(--series-{n})" for n, colour in enumerate(SERIES, 1)}
 NAMESPACES = {"": "http://www.w3.org/2000/svg", "xlink": "http://www.w3.org/1999/xlink"}
 HREF = "{http://www.w3.org/1999/xlink}href"
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10, "axes.edgecolor": INK,
     "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
@@ -64,7 +64,9 @@ def parts_chart(axes: Axes, frame: pd.DataFrame) -> None:
     arm, *parts = frame.columns
     left = pd.Series(0.0, index=frame.index)
     for number, part in enumerate(parts):
-        axes.barh(frame.index, frame[part], left=left, color=SERIES[number % len(SERIES)], height=0.6, label=part)
+        axes.barh(
+            frame.index, frame[part], left=left, color=SERIES[number % len(SERIES)], height=0.6, label=part
+        )
         left = left + frame[part]
     axes.set_yticks(range(len(frame)), [str(name) for name in frame[arm]])
     axes.invert_yaxis()
@@ -78,9 +80,7 @@ KINDS: dict[str, Callable[[Axes, pd.DataFrame], None]] = {
 }
 
 
-def chart_svg(
-    kind: str, columns: Sequence[str], rows: Rows, *, axis: str, name: str, prefix: str
-) -> str:
+def chart_svg(kind: str, columns: Sequence[str], rows: Rows, *, axis: str, name: str, prefix: str) -> str:
     """Draw a chart.
 
     Args:

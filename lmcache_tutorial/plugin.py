@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .config import MIN_HIT_RATE, MIN_TTFT_DROP, ConfigError, DEFAULT_MODEL, RunConfig, run_config, writable_folder
+from .config import (
+    DEFAULT_MODEL,
+    MIN_HIT_RATE,
+    MIN_TTFT_DROP,
+    ConfigError,
+    RunConfig,
+    run_config,
+    writable_folder,
+)
 from .results import HeaderError, lesson_id, parse_header
 from .session import Session
 
@@ -22,8 +31,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("lmcache-tutorial", "LMCache tutorial")
     group.addoption("--stack", default="auto", help="auto (a GPU if CUDA works, else the CPU), cpu or gpu")
     group.addoption("--keep-stack", action="store_true", help="leave the servers running for the next run")
-    group.addoption("--model", default=DEFAULT_MODEL, help="model folder or hub name; default: a small real model")
-    group.addoption("--chunk-tokens", type=int, help="LMCache's chunk, a multiple of the engine's block [tokens]")
+    group.addoption(
+        "--model", default=DEFAULT_MODEL, help="model folder or hub name; default: a small real model"
+    )
+    group.addoption(
+        "--chunk-tokens", type=int, help="LMCache's chunk, a multiple of the engine's block [tokens]"
+    )
     group.addoption("--engine-memory-gib", type=float, help="memory of the engine's KV cache [GiB]")
     for name, default in (("hit-rate", MIN_HIT_RATE), ("ttft-drop", MIN_TTFT_DROP)):
         ini = f"min_{name.replace('-', '_')}"
@@ -48,7 +61,9 @@ def _run_config(config: pytest.Config) -> RunConfig:
         try:
             return float(config.getini(name) if given is None else given)
         except ValueError:
-            raise ConfigError(f"{name} in the ini file is {config.getini(name)!r}, but must be a number.") from None
+            raise ConfigError(
+                f"{name} in the ini file is {config.getini(name)!r}, but must be a number."
+            ) from None
 
     return run_config(
         stack=config.getoption("--stack"),
@@ -92,8 +107,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     if config.getoption("numprocesses", default=None) or hasattr(config, "workerinput"):
         raise pytest.UsageError(
-            "pytest-xdist cannot run the lessons: they share one stack, and calls side by side would mix up its "
-            "counters and its timings.\nTo fix: leave -n out."
+            "pytest-xdist cannot run the lessons: they share one stack, and calls side by side would mix up "
+            "its counters and its timings.\nTo fix: leave -n out."
         )
     try:
         writable_folder(config.stash[CONFIG].report_dir)
@@ -113,8 +128,8 @@ def _orderly_signals(config: pytest.Config) -> None:
         raise KeyboardInterrupt(f"signal {signal.Signals(number).name}")
 
     for number in (signal.SIGTERM, signal.SIGHUP):
-        before = signal.signal(number, interrupt)
-        config.add_cleanup(lambda number=number, before=before: signal.signal(number, before))  # type: ignore[misc]
+        restore: Callable[[], Any] = partial(signal.signal, number, signal.signal(number, interrupt))
+        config.add_cleanup(restore)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str] | None:
@@ -127,16 +142,18 @@ def pytest_report_header(config: pytest.Config) -> list[str] | None:
 def _names_lessons(config: pytest.Config) -> bool:
     lessons = config.rootpath / "tutorial_tests"
     paths = [Path(arg.split("::")[0]).absolute() for arg in config.args]
-    return lessons.is_dir() and any(path in (lessons, *lessons.parents) or lessons in path.parents for path in paths)
+    return lessons.is_dir() and any(
+        path in (lessons, *lessons.parents) or lessons in path.parents for path in paths
+    )
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Leave the test's own report alone; here only so that a lesson's claim gets its outcome."""
-    report: pytest.TestReport = yield  # type: ignore[misc, assignment]
+    report = yield
     if session := item.config.stash.get(SESSION, None):
         session.saw(report)
-    return report  # type: ignore[return-value]
+    return report
 
 
 @pytest.hookimpl(optionalhook=True)

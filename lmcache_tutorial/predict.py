@@ -79,25 +79,8 @@ def lmcache_reusable_tokens(shared: int, prompt: int, chunk: int) -> int:
     return min(shared // chunk * chunk, prompt - 1)
 
 
-def stored_chunks(prompt: int, chunk: int) -> int:
-    """Count the chunks that LMCache keeps of a prompt; a partial chunk at the end is not kept.
-
-    >>> stored_chunks(prompt=200, chunk=64)
-    3
-    """
-    _check_counts(0, prompt, chunk)
-    return prompt // chunk
-
-
-def kv_bytes_per_token(*, layers: int, kv_heads: int, head_dim: int, element_bytes: int) -> int:
-    """Compute the KV bytes of one token: a key and a value for each layer and KV head.
-
-    >>> kv_bytes_per_token(layers=30, kv_heads=3, head_dim=64, element_bytes=2)  # SmolLM2-135M in bf16
-    23040
-    """
-    return layers * 2 * kv_heads * head_dim * element_bytes
-
-
 def _check_counts(shared: int, prompt: int, unit: int) -> None:
     if not (0 <= shared <= prompt and prompt >= 1 and unit >= 1):
-        raise ValueError(f"need 0 <= shared <= prompt, prompt >= 1, unit >= 1; got {shared}, {prompt}, {unit}")
+        raise ValueError(
+            f"need 0 <= shared <= prompt, prompt >= 1, unit >= 1; got {shared}, {prompt}, {unit}"
+        )

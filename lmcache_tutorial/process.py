@@ -48,7 +48,9 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
-    raise ServerError("50 ports between 20000 and 32000 are all taken on 127.0.0.1. To fix: stop what holds them.")
+    raise ServerError(
+        "50 ports between 20000 and 32000 are all taken on 127.0.0.1. To fix: stop what holds them."
+    )
 
 
 class Server:
@@ -90,7 +92,8 @@ class Server:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env=None if env is None else dict(env), start_new_session=True,
         )  # fmt: skip
-        assert supervisor.stdout and supervisor.stderr
+        assert supervisor.stdout
+        assert supervisor.stderr
         line = supervisor.stdout.readline()
         supervisor.stdout.close()
         if not line.strip().isdigit():
@@ -132,7 +135,9 @@ class Server:
         if self._supervisor is not None and self._supervisor.stdin and not self._supervisor.stdin.closed:
             self._supervisor.stdin.write("keep\n")
             self._supervisor.stdin.close()
-            self._supervisor.returncode = 0  # not ours to wait for any more; Popen would warn that it still runs
+            self._supervisor.returncode = (
+                0  # not ours to wait for any more; Popen would warn that it still runs
+            )
             self._supervisor = None
 
     def stop(self) -> None:
@@ -150,8 +155,8 @@ class Server:
                 process.wait(STOP_LIMIT_S)
         except (subprocess.TimeoutExpired, psutil.TimeoutExpired):
             raise ServerError(
-                f"{self.record.name} (process {self.record.server}) was still there {STOP_LIMIT_S:g} s after it "
-                f"was told to stop.\nTo fix: kill -KILL {self.record.supervisor} {self.record.server}"
+                f"{self.record.name} (process {self.record.server}) was still there "
+                f"{STOP_LIMIT_S:g} s after it was told to stop.\nTo fix: kill -KILL {self.record.supervisor} {self.record.server}"
             ) from None
         except psutil.NoSuchProcess:
             pass

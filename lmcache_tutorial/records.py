@@ -1,4 +1,4 @@
-"""What a run produces: frozen records without logic. Seconds, bytes and tokens; *not measured* is ``None``."""
+"""What a run produces: frozen records without logic. Seconds and tokens; *not measured* is ``None``."""
 
 from __future__ import annotations
 

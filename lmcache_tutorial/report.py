@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -37,7 +36,8 @@ def render(results: Mapping[str, Any]) -> str:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {
-        "percent": percent, "seconds": seconds, "figure": figure, "summary": summary, "word": OUTCOME_WORDS.__getitem__
+        "percent": percent, "seconds": seconds, "figure": figure, "summary": summary,
+        "word": OUTCOME_WORDS.__getitem__,
     }  # fmt: skip
     environment.globals |= {"draw": _draw, "waterfall": waterfall, "holds": holds, "sources": SOURCES}
     return environment.get_template("report.html.jinja").render(run=results)
@@ -62,11 +62,13 @@ def percent(fraction: float | None) -> str:
 def seconds(value: float | None) -> str:
     """Print a time.
 
-    >>> seconds(2.345), seconds(0.0123), seconds(None)
-    ('2.35 s', '12 ms', '–')
+    >>> seconds(163.2), seconds(2.345), seconds(0.0123), seconds(None)
+    ('2 min 43 s', '2.35 s', '12 ms', '–')
     """
     if value is None:
         return "–"
+    if value >= 60:
+        return f"{value // 60:.0f} min {value % 60:.0f} s"
     return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.0f} ms"
 
 
@@ -80,23 +82,20 @@ def figure(value: Any, unit: str = "") -> str:
     return f"{text} {unit}".strip()
 
 
-def summary(values: Any, unit: str = "") -> str:
-    """Print what was measured: one value, or the range over the rounds.
+def summary(values: Sequence[float], unit: str = "") -> str:
+    """Print the values of the rounds: the one that all share, or their range.
 
     >>> summary([96, 96, 96], "tokens"), summary([1, 2, 3], "tokens")
-    ('96 tokens in all 3 rounds', '1 to 3 tokens, median 2')
+    ('96 tokens', '1 to 3 tokens')
     """
-    if not isinstance(values, list):
-        return figure(values, unit)
     if len(set(values)) == 1:
-        return f"{figure(values[0], unit)} in all {len(values)} rounds"
-    return f"{figure(min(values))} to {figure(max(values), unit)}, median {figure(median(values))}"
+        return figure(values[0], unit)
+    return f"{figure(min(values))} to {figure(max(values), unit)}"
 
 
 def holds(prediction: Mapping[str, Any]) -> bool:
     """Tell whether a prediction in whole units came out exactly, in every round."""
-    measured = prediction["measured"]
-    return all(value == prediction["predicted"] for value in (measured if isinstance(measured, list) else [measured]))
+    return bool(prediction["predicted"] == prediction["measured"])
 
 
 def waterfall(spans: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -120,4 +119,6 @@ def waterfall(spans: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _draw(chart: Mapping[str, Any], prefix: str) -> str:
-    return chart_svg(chart["kind"], chart["columns"], chart["rows"], axis=chart["axis"], name=chart["name"], prefix=prefix)
+    return chart_svg(
+        chart["kind"], chart["columns"], chart["rows"], axis=chart["axis"], name=chart["name"], prefix=prefix
+    )

@@ -21,6 +21,7 @@ from .records import Interval, SpanRecord, TokenSources
 
 SCHEMA_VERSION = 1
 HEADER_FIELDS = ("Question", "You will see", "Time", "Hardware", "Builds on")
+SPELLINGS = {"ttft": "TTFT", "lmcache": "LMCache", "engines": "engine's"}  # what a Python name cannot spell
 LESSON_FILE = re.compile(r"test_(lesson[1-9])_\w+\.py$")
 
 
@@ -48,8 +49,9 @@ def parse_header(docstring: str | None) -> LessonHeader:
     Raises:
         HeaderError: the title or a field is missing.
 
-    >>> parse_header("Lesson 2. Twice.\\n\\nQuestion  Why?\\nYou will see  It.\\nTime  1\\nHardware  a\\nBuilds on  -").title
-    'Lesson 2. Twice.'
+    >>> fields = "Question  Why?|You will see  It.|Time  1|Hardware  any|Builds on  nothing"
+    >>> parse_header("Lesson 2. Twice.||".replace("|", chr(10)) + fields.replace("|", chr(10))).title
+    'Lesson 2. Twice'
     """
     title, _, rest = (docstring or "").strip().partition("\n")
     fields: dict[str, str] = {}
@@ -63,8 +65,10 @@ def parse_header(docstring: str | None) -> LessonHeader:
             fields[current] += " " + line.strip()
     missing = [name for name in HEADER_FIELDS if not fields.get(name)]
     if not title or missing:
-        raise HeaderError(f"the lesson's docstring lacks {', '.join(missing) or 'a title'}; see STYLE in README.md")
-    return LessonHeader(title, fields)
+        raise HeaderError(
+            f"the lesson's docstring lacks {', '.join(missing) or 'a title'}; see the other lessons"
+        )
+    return LessonHeader(title.rstrip("."), fields)
 
 
 @dataclass
@@ -79,10 +83,12 @@ class LessonReport:
     traces: list[dict[str, Any]] = field(default_factory=list)
     headline_figures: dict[str, Any] = field(default_factory=dict)
 
-    def compare(self, name: str, *, predicted: float, measured: float | Sequence[float], unit: str = "tokens") -> None:
-        """Put a prediction beside what was measured: one value, or one a round."""
-        values = list(measured) if isinstance(measured, Sequence) else measured
-        self.predictions.append({"name": name, "unit": unit, "predicted": predicted, "measured": values})
+    def compare(
+        self, name: str, *, predicted: Sequence[float], measured: Sequence[float], unit: str = "tokens"
+    ) -> None:
+        """Put predictions beside what was measured, one value a round."""
+        both = {"predicted": list(predicted), "measured": list(measured)}
+        self.predictions.append({"name": name, "unit": unit, **both})
 
     def measure(self, name: str, *, arm: str, values: Sequence[float], unit: str = "s") -> None:
         """Keep the values of one arm, one a round."""
@@ -114,7 +120,7 @@ class LessonReport:
     def chart(
         self, name: str, *, kind: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], axis: str
     ) -> None:
-        """Add a chart by its data; ``kind`` names a function of :mod:`plotting`, ``axis`` the horizontal axis."""
+        """Add a chart by its data; ``kind`` is a key of :data:`plotting.KINDS`."""
         data = [list(row) for row in rows]
         self.charts.append({"name": name, "kind": kind, "axis": axis, "columns": list(columns), "rows": data})
 
@@ -191,10 +197,17 @@ class RunRecord:
 def sentence(test_name: str, lesson: str) -> str:
     """Turn a test's name into the sentence that it proves.
 
-    >>> sentence("test_lesson2_a_warm_ask_is_fast[long]", "lesson2")
-    'A warm ask is fast [long]'
+    >>> sentence("test_lesson2_the_engines_own_ttft_is_short[long]", "lesson2")
+    "The engine's own TTFT is short [long]"
     """
-    text = test_name.removeprefix("test_").removeprefix(lesson + "_").replace("_", " ").replace("[", " [")
+    words = (
+        test_name.removeprefix("test_")
+        .removeprefix(lesson + "_")
+        .replace("[", " [")
+        .replace("_", " ")
+        .split()
+    )
+    text = " ".join(SPELLINGS.get(word, word) for word in words)
     return text[:1].upper() + text[1:]
 
 

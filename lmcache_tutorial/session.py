@@ -13,12 +13,20 @@ import pytest
 
 from .config import RunConfig, langfuse_variables_set, redact
 from .doctor import ENGINES
-
 from .report import percent, write_report
 from .results import RunRecord, lesson_id, parse_header, sentence, write_results
 from .stack import Stack, kept_servers
 
-PACKAGES = ("lmcache", "torch", "transformers", "langgraph", "langchain-openai", "langfuse", "pytest", "lmcache-tutorial")
+PACKAGES = (
+    "lmcache",
+    "torch",
+    "transformers",
+    "langgraph",
+    "langchain-openai",
+    "langfuse",
+    "pytest",
+    "lmcache-tutorial",
+)
 MESSAGE_CHARACTERS = 4_000
 
 
@@ -31,7 +39,8 @@ class Session:
         self.record = RunRecord(run.thresholds, environment=environment(run))
         for item in claims:
             lesson = lesson_id(item.path)
-            assert lesson and isinstance(item, pytest.Function)
+            assert lesson
+            assert isinstance(item, pytest.Function)
             header = parse_header(item.module.__doc__)
             self.record.select(lesson, header, item.nodeid, sentence(item.name, lesson))
         self._results: dict[str, Any] = {}
@@ -129,7 +138,11 @@ def environment(run: RunConfig) -> dict[str, Any]:
 def header(run: RunConfig) -> list[str]:
     """Build the lines of the pytest header."""
     kept = kept_servers()
-    where = f"reusing the kept one at {kept['vllm'].url}, if it matches" if "vllm" in kept else "started when first needed"
+    where = (
+        f"reusing the kept one at {kept['vllm'].url}, if it matches"
+        if "vllm" in kept
+        else "started when first needed"
+    )
     ignored = " (the LANGFUSE_* variables are ignored)" if langfuse_variables_set() else ""
     return [
         f"lmcache-tutorial: profile {run.stack.profile}, model {run.stack.model}, stack {where}",
@@ -157,10 +170,9 @@ def _start_junit(config: pytest.Config, folder: Path) -> Any:
     """Return pytest's JUnit writer; start it on our own path if none was asked for."""
     if not config.option.xmlpath:
         config.option.xmlpath = str(folder / "junit.xml")
-        config.pluginmanager.get_plugin("junitxml").pytest_configure(config)
-        writer = _junit_writer(config)
-        writer.pytest_sessionstart()
-        return writer
+        junit: Any = config.pluginmanager.get_plugin("junitxml")
+        junit.pytest_configure(config)
+        _junit_writer(config).pytest_sessionstart()
     return _junit_writer(config)
 
 

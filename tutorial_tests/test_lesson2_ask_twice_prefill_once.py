@@ -91,9 +91,10 @@ def pairs(
 # %%
 def test_lesson2_a_second_ask_reuses_every_whole_block(pairs: tuple[Pair, ...], report: LessonReport) -> None:
     measured = [pair.warm.tokens.reused for pair in pairs]
-    report.compare("Reused tokens of the second ask", predicted=pairs[0].predicted, measured=measured)
-    assert measured == [pair.predicted for pair in pairs]
-    assert pairs[0].predicted > 0
+    predicted = [pair.predicted for pair in pairs]
+    report.compare("Reused tokens of the second ask", predicted=predicted, measured=measured)
+    assert min(predicted) > 0
+    assert measured == predicted
 
 
 def test_lesson2_the_hit_rate_is_above_the_bar(
@@ -114,7 +115,9 @@ def test_lesson2_the_time_to_first_token_drops_by_more_than_the_bar(
     report.measure("TTFT", arm="cold", values=cold)
     report.measure("TTFT", arm="warm", values=warm)
     rows = [("first ask, cold", s) for s in cold] + [("second ask, warm", s) for s in warm]
-    report.chart("Time to first token", kind="rounds", columns=["ask", "TTFT [s]"], rows=rows, axis="TTFT [s]")
+    report.chart(
+        "Time to first token", kind="rounds", columns=["ask", "TTFT [s]"], rows=rows, axis="TTFT [s]"
+    )
     assert drop.low > bars.min_ttft_drop
 
 

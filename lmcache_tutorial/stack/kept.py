@@ -46,7 +46,9 @@ def open_stack(run: RunConfig, progress: Progress = print) -> Stack:
     lease = _lock()
     if lease is None:
         if run.keep_stack:
-            raise StackError("the kept stack is in use by another run, so --keep-stack cannot replace it.\nTo fix: wait.")
+            raise StackError(
+                "the kept stack is in use by another run, so --keep-stack cannot replace it.\nTo fix: wait."
+            )
         progress("stack: the kept stack is in use by another run; starting one of our own")
     elif servers := _living_servers():
         if len(servers) < 2 or _read()["identity"] != identity(run.stack, model):
@@ -74,7 +76,9 @@ def take_down(progress: Progress = print) -> None:
     """
     lease = _lock()
     if lease is None:
-        raise StackError("the kept stack is in use by a run.\nTo fix: wait for it, or stop it, and call again.")
+        raise StackError(
+            "the kept stack is in use by a run.\nTo fix: wait for it, or stop it, and call again."
+        )
     with lease:
         for server in _living_servers().values():
             server.stop()
@@ -177,7 +181,9 @@ def _kept_stack(
     )  # fmt: skip
     if not (lmcache_answers(stack) and engine_answers(stack)):
         lease.close()
-        raise StackError(f"the kept stack runs but does not answer.\n  checked  {servers['vllm'].url}\n{FIX_DOWN}")
+        raise StackError(
+            f"the kept stack runs but does not answer.\n  checked  {servers['vllm'].url}\n{FIX_DOWN}"
+        )
     if not stack.engine_has_lmcache:  # a run was cut off inside lesson 3's control
         stack.restart_engine()
     return stack
@@ -187,8 +193,12 @@ def _mismatch(servers: dict[str, Server], config: StackConfig, model: Model) -> 
     if len(servers) < 2:
         return f"is not whole (only {', '.join(servers)} runs)"
     kept = _read()["config"]
-    changed = [name for name, value in json.loads(json.dumps(asdict(config))).items() if kept.get(name) != value]
-    return f"was started with another {', '.join(changed)}" if changed else "has other packages or another model"
+    changed = [
+        name for name, value in json.loads(json.dumps(asdict(config))).items() if kept.get(name) != value
+    ]
+    return (
+        f"was started with another {', '.join(changed)}" if changed else "has other packages or another model"
+    )
 
 
 def _lock() -> IO[str] | None:

@@ -68,10 +68,6 @@ class Stack:
         engine = self._get(f"{self.engine.url}/metrics").text
         return parse_snapshot(engine, self._get(f"{self.lmcache_http}/metrics").text)
 
-    def kv_bytes_held(self) -> int:
-        """Return the bytes of KV that LMCache's memory holds now."""
-        return int(self._get(f"{self.lmcache_http}/status").json()["storage_manager"]["l1_manager"]["memory_used_bytes"])
-
     def empty_engine_cache(self) -> None:
         """Empty the engine's own prefix cache; LMCache keeps what it has.
 
@@ -87,7 +83,9 @@ class Stack:
             if answer.json()["success"]:
                 return
             if time.monotonic() > deadline:
-                raise ServerError(f"the engine did not empty its prefix cache within {SETTLE_LIMIT_S:g} s: {answer.text}")
+                raise ServerError(
+                    f"the engine did not empty its prefix cache within {SETTLE_LIMIT_S:g} s: {answer.text}"
+                )
             time.sleep(0.05)
 
     def wait_counted(self, since: Snapshot, prompts: Sequence[int]) -> Snapshot:
@@ -113,8 +111,8 @@ class Stack:
                 return now
             if time.monotonic() > deadline:
                 raise CountersError(
-                    f"usage counts {sum(prompts)} prompt tokens, the engine's counters {engine}; LMCache was to "
-                    f"look up {looked_up}, its counters say {lmcache}."
+                    f"usage counts {sum(prompts)} prompt tokens, the engine's counters {engine}; LMCache was "
+                    f"to look up {looked_up}, its counters say {lmcache}."
                 )
             time.sleep(0.01)
 
@@ -169,7 +167,7 @@ class Stack:
             [(self.engine, lambda: engine_answers(self))],
             timeout_s=self.config.ready_timeout_s,
             ready=lambda server, took: self.progress(
-                f"stack: engine restarted {'with' if lmcache else 'without'} LMCache, ready after {took:.0f} s"
+                f"stack: restarted {'with' if lmcache else 'without'} LMCache, ready after {took:.0f} s"
             ),
         )
         self.on_restart(self)
@@ -205,7 +203,9 @@ class Stack:
         return int(status["storage_manager"]["l1_manager"]["write_locked_count"])
 
 
-def start_engine(config: StackConfig, model: Model, *, port: int, log: Path, lmcache_port: int | None) -> Server:
+def start_engine(
+    config: StackConfig, model: Model, *, port: int, log: Path, lmcache_port: int | None
+) -> Server:
     """Start vLLM; it is not ready yet."""
     command = engine_command(config, model, port=port, lmcache_port=lmcache_port)
     return Server.start("vllm", command, port=port, log=log, env=server_environment(config))

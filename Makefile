@@ -1,0 +1,54 @@
+# Two commands: `make tutorial` (set up once, run the lessons, open the report) and `make test` (everything).
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help tutorial test setup up down lint clean
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
+TORCH := torch==2.13.0+cpu
+TORCH_PAGE := https://download.pytorch.org/whl/cpu/torch/
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+READY := .venv/.ready
+
+help: ## show this
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+tutorial: $(READY) ## run the lessons, or one of them: make tutorial K=lesson3
+	$(BIN)/pytest tutorial_tests $(if $(K),-k $(K)) $(ARGS)
+
+test: $(READY) ## run everything: unit tests and lessons
+	$(BIN)/pytest $(ARGS)
+
+setup: $(READY) ## make .venv, install, prepare the model
+	@echo "set up: . .venv/bin/activate"
+
+# Every step may be cut off and run again; what is there already is not fetched twice. torch comes from a
+# wheel that pip knows, else from PyTorch's page: in a step of its own, since pip asks such a page again for
+# every package.
+$(READY): requirements-cpu.lock pyproject.toml
+	@$(or $(PYTHON),$(error set-up stopped: no Python is installed; install Python 3.11)) lmcache_tutorial/machine.py
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -c 'import importlib.metadata as m, sys; sys.exit(m.version("torch") != "2.13.0+cpu")' 2>/dev/null \
+	  || { echo "set-up: torch"; $(PIP) install -q $(TORCH) 2>/dev/null || $(PIP) install $(TORCH) --find-links $(TORCH_PAGE); }
+	@echo "set-up: packages (about 3 minutes and 4 GB the first time)"
+	@$(PIP) install -q --no-deps -r requirements-cpu.lock
+	@$(PIP) install -q --no-deps --no-build-isolation -e .
+	@$(BIN)/lmcache-tutorial prepare
+	@touch $@
+
+up: $(READY) ## keep a stack running, so that the next pytest starts in seconds
+	$(BIN)/lmcache-tutorial up
+
+down: $(READY) ## stop the stack that is kept
+	$(BIN)/lmcache-tutorial down
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean: ## stop the kept stack; remove the environment, reports and caches
+	@if [ -x $(BIN)/lmcache-tutorial ]; then $(BIN)/lmcache-tutorial down; fi
+	rm -rf .venv .benchmarks .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find reports -mindepth 1 -maxdepth 1 ! -name README.md ! -name reference -exec rm -rf {} +

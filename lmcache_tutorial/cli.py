@@ -1,0 +1,104 @@
+"""The command ``lmcache-tutorial``: keep a stack running, and look after this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from .config import DEFAULT_MODEL, ConfigError, RunConfig, run_config
+from .doctor import examine
+from .model import ModelError, prepare
+from .process import ServerError
+from .stack import StackError, kept_servers, open_stack, state_file, take_down
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+console = Console(highlight=False, soft_wrap=True)
+
+StackOption = Annotated[str, typer.Option(help="auto (a GPU if CUDA works, else the CPU), cpu or gpu")]
+ModelOption = Annotated[str, typer.Option(help="a model folder or hub name; by default a small real model")]
+ChunkOption = Annotated[
+    int | None, typer.Option(help="LMCache's chunk, a multiple of the engine's block [tokens]")
+]
+MemoryOption = Annotated[float | None, typer.Option(help="memory of the engine's KV cache [GiB]")]
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Print what we know how to explain, without a traceback: exit code 2 for usage, 1 for what failed."""
+    try:
+        yield
+    except (ConfigError, StackError, ServerError, ModelError) as error:
+        console.print(f"error: {error}", style="red", markup=False)
+        raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from None
+
+
+def _config(stack: str, model: str, chunk_tokens: int | None, engine_memory_gib: float | None) -> RunConfig:
+    return run_config(
+        stack=stack, model=model, chunk_tokens=chunk_tokens, engine_memory_gib=engine_memory_gib
+    )
+
+
+@app.command()
+def up(
+    stack: StackOption = "auto",
+    model: ModelOption = DEFAULT_MODEL,
+    chunk_tokens: ChunkOption = None,
+    engine_memory_gib: MemoryOption = None,
+) -> None:
+    """Start the servers and keep them running, so that the next pytest starts in seconds."""
+    with _clear_errors():
+        run = replace(_config(stack, model, chunk_tokens, engine_memory_gib), keep_stack=True)
+        opened = open_stack(run, lambda line: console.print(line, markup=False))
+        console.print(f"stack: up at {opened.engine.url}; stop it with: lmcache-tutorial down", markup=False)
+        opened.close()
+
+
+@app.command()
+def down() -> None:
+    """Stop the servers that were kept running."""
+    with _clear_errors():
+        if not kept_servers():
+            console.print("stack: none is kept")
+        take_down(lambda line: console.print(line, markup=False))
+
+
+@app.command()
+def status() -> None:
+    """Show the servers that are kept running."""
+    servers = kept_servers()
+    for server in servers.values():
+        console.print(
+            f"{server.record.name:<8} {server.url}  process {server.record.server}  log {server.record.log}"
+        )
+    console.print(f"state: {state_file()}" if servers else "stack: none is kept", markup=False)
+
+
+@app.command()
+def doctor(stack: StackOption = "auto", model: ModelOption = DEFAULT_MODEL) -> None:
+    """Check this machine, the packages, ports, memory, disk and the model; say what to do."""
+    with _clear_errors():
+        checks = examine(run_config(stack=stack, model=model).stack)
+    for check in checks:
+        console.print(f"{'ok ' if check.ok else 'BAD'} {check.name:<17} {check.seen}", markup=False)
+        if not check.ok:
+            console.print(f"    to fix: {check.remedy}", markup=False)
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)
+
+
+@app.command("prepare")
+def prepare_model(model: ModelOption = DEFAULT_MODEL) -> None:
+    """Make the model ready, as the first run would do."""
+    with _clear_errors():
+        ready = prepare(run_config(stack="auto", model=model, report_dir=Path()).stack.model, console.print)
+        console.print(f"model: {ready.folder}", markup=False)
+
+
+if __name__ == "__main__":
+    app()
