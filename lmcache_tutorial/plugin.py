@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,11 +19,13 @@ from .config import (
     run_config,
     writable_folder,
 )
-from .results import HeaderError, lesson_id, parse_header
-from .session import Session
+from .lessons import HeaderError, lesson_id, parse_header
+
+if TYPE_CHECKING:  # the session loads matplotlib and pandas: only where a lesson is selected
+    from .session import Session
 
 CONFIG = pytest.StashKey[RunConfig]()
-SESSION = pytest.StashKey[Session]()
+SESSION: pytest.StashKey[Session] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -117,6 +119,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     _orderly_signals(config)
     claims = [item for item in lessons if item not in benchmarks]
     if claims and not asked:
+        from .session import Session
+
         session = config.stash[SESSION] = Session(config, config.stash[CONFIG], claims)
         config.pluginmanager.register(session, "lmcache-tutorial-session")
 

@@ -95,10 +95,10 @@ class Server:
         assert supervisor.stdout
         assert supervisor.stderr
         line = supervisor.stdout.readline()
-        supervisor.stdout.close()
         if not line.strip().isdigit():
-            reason = supervisor.stderr.read().strip().splitlines()[-1:]
+            reason = supervisor.communicate()[1].strip().splitlines()[-1:]
             raise ServerError(f"{name} could not be executed: {' '.join(reason) or 'no reason given'}")
+        supervisor.stdout.close()
         supervisor.stderr.close()
         started = psutil.Process(supervisor.pid).create_time()
         return cls(
@@ -155,8 +155,8 @@ class Server:
                 process.wait(STOP_LIMIT_S)
         except (subprocess.TimeoutExpired, psutil.TimeoutExpired):
             raise ServerError(
-                f"{self.record.name} (process {self.record.server}) was still there "
-                f"{STOP_LIMIT_S:g} s after it was told to stop.\nTo fix: kill -KILL {self.record.supervisor} {self.record.server}"
+                f"{self.record.name} was still there {STOP_LIMIT_S:g} s after it was told to stop.\n"
+                f"To fix: kill -KILL {self.record.supervisor} {self.record.server}"
             ) from None
         except psutil.NoSuchProcess:
             pass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,59 +15,11 @@ import jsonschema
 
 from .config import Thresholds
 from .gate import verdict, worst
+from .lessons import LessonHeader
 from .metrics import total
 from .records import Interval, SpanRecord, TokenSources
 
 SCHEMA_VERSION = 1
-HEADER_FIELDS = ("Question", "You will see", "Time", "Hardware", "Builds on")
-SPELLINGS = {"ttft": "TTFT", "lmcache": "LMCache", "engines": "engine's"}  # what a Python name cannot spell
-LESSON_FILE = re.compile(r"test_(lesson[1-9])_\w+\.py$")
-
-
-class HeaderError(ValueError):
-    """A lesson's docstring lacks its title or a field."""
-
-
-@dataclass(frozen=True, slots=True)
-class LessonHeader:
-    """The docstring of a lesson: its title and the five fields."""
-
-    title: str
-    fields: Mapping[str, str]
-
-
-def lesson_id(path: Path) -> str | None:
-    """Return ``lesson3`` for ``test_lesson3_….py``, else ``None``."""
-    match = LESSON_FILE.fullmatch(path.name)
-    return match.group(1) if match else None
-
-
-def parse_header(docstring: str | None) -> LessonHeader:
-    """Read a lesson's docstring: a title line, a blank line, then the fields, each a name and two spaces.
-
-    Raises:
-        HeaderError: the title or a field is missing.
-
-    >>> fields = "Question  Why?|You will see  It.|Time  1|Hardware  any|Builds on  nothing"
-    >>> parse_header("Lesson 2. Twice.||".replace("|", chr(10)) + fields.replace("|", chr(10))).title
-    'Lesson 2. Twice'
-    """
-    title, _, rest = (docstring or "").strip().partition("\n")
-    fields: dict[str, str] = {}
-    current = None
-    for line in rest.splitlines():
-        name = next((name for name in HEADER_FIELDS if line.startswith(name + "  ")), None)
-        if name:
-            current = name
-            fields[name] = line.removeprefix(name).strip()
-        elif current and line.strip():
-            fields[current] += " " + line.strip()
-    missing = [name for name in HEADER_FIELDS if not fields.get(name)]
-    if not title or missing:
-        raise HeaderError(
-            f"the lesson's docstring lacks {', '.join(missing) or 'a title'}; see the other lessons"
-        )
-    return LessonHeader(title.rstrip("."), fields)
 
 
 @dataclass
@@ -192,23 +143,6 @@ class RunRecord:
             "charts": lesson.charts,
             "traces": lesson.traces,
         }
-
-
-def sentence(test_name: str, lesson: str) -> str:
-    """Turn a test's name into the sentence that it proves.
-
-    >>> sentence("test_lesson2_the_engines_own_ttft_is_short[long]", "lesson2")
-    "The engine's own TTFT is short [long]"
-    """
-    words = (
-        test_name.removeprefix("test_")
-        .removeprefix(lesson + "_")
-        .replace("[", " [")
-        .replace("_", " ")
-        .split()
-    )
-    text = " ".join(SPELLINGS.get(word, word) for word in words)
-    return text[:1].upper() + text[1:]
 
 
 def schema() -> dict[str, Any]:

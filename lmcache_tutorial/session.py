@@ -13,8 +13,9 @@ import pytest
 
 from .config import RunConfig, langfuse_variables_set, redact
 from .doctor import ENGINES
+from .lessons import lesson_id, parse_header, sentence
 from .report import percent, write_report
-from .results import RunRecord, lesson_id, parse_header, sentence, write_results
+from .results import RunRecord, write_results
 from .stack import Stack, kept_servers
 
 PACKAGES = (
@@ -85,6 +86,9 @@ class Session:
                 if not isinstance(value, dict):
                     self._junit.add_global_property(f"{lesson['id']}.{name}", value)
         yield
+        if self._junit:
+            path = Path(self._junit.logfile)
+            path.write_text(redact(path.read_text()))
         self._results = self.record.results()
         write_results(self._results, self._run.report_dir / "results.json")
         write_report(self._results, self._run.report_dir / "index.html")

@@ -25,6 +25,7 @@ from .records import SpanRecord, Turn
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: the exporter below is the only way out of the client
 OBSERVATION = "langfuse.observation."
+FLUSH_LIMIT_MS = 10_000
 
 
 class FileExporter(SpanExporter):
@@ -56,7 +57,9 @@ class Traces:
         folder.mkdir(parents=True, exist_ok=True)
         self.run_id, self._count = run_id, 0
         self._exporter = FileExporter(folder / f"{run_id}.jsonl")
-        self._public_key = f"pk-lf-{run_id}"  # the SDK keeps one client a key
+        self._public_key = (
+            f"pk-lf-{secrets.token_hex(8)}"  # the SDK keeps one client a key, also a closed one
+        )
         with without_tracing_variables():
             self._provider = TracerProvider()
             self._client = Langfuse(
@@ -83,7 +86,7 @@ class Traces:
         Raises:
             LookupError: nothing was recorded under this id.
         """
-        self._client.flush()
+        self._provider.force_flush(FLUSH_LIMIT_MS)  # the client's own flush waits without a limit
         if trace_id not in self._exporter.spans:
             raise LookupError(f"no span of trace {trace_id} in {self._exporter.path}")
         return span_records(self._exporter.spans[trace_id])

@@ -1,96 +1,20 @@
-"""What a run was asked to do. The only reader of command-line options and environment variables."""
+"""Options -> a checked configuration of one run."""
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-DEFAULT_MODEL = "smollm2"
+from .environment import cuda_works
+from .profiles import DEFAULT_MODEL, PROFILES, LessonSizes, StackConfig
+
 MIN_HIT_RATE, MIN_TTFT_DROP = 90.0, 70.0
-CONVERTED_MODELS = "models"
 
 
 class ConfigError(ValueError):
     """A setting that cannot work; the message says what to do. Found before any server starts."""
-
-
-@dataclass(frozen=True)
-class LessonSizes:
-    """How much work a lesson asks of this machine: documents in tokens, timed rounds, answer tokens."""
-
-    short: int
-    medium: int
-    long: int
-    rounds: int = 7
-    answer_tokens: int = 8
-
-    def tokens(self, size: str) -> int:
-        """Return the tokens of a document called ``short``, ``medium`` or ``long``."""
-        return {"short": self.short, "medium": self.medium, "long": self.long}[size]
-
-
-@dataclass(frozen=True)
-class StackConfig:
-    """Everything that decides how the servers start; two equal configurations may share a stack.
-
-    ``block_tokens`` is vLLM's KV block (``None``: the engine's default), ``chunk_tokens`` LMCache's chunk.
-    LMCache's default time-outs (300 s a message, 10 s a heartbeat) let a dead cache server hang a request
-    for minutes and then bring the engine down; with 5 s and 2 s one request waits and the rest go on
-    without the cache. ``dtype`` and sizes follow the profile.
-    """
-
-    profile: str
-    model: str = DEFAULT_MODEL
-    block_tokens: int | None = 32
-    chunk_tokens: int = 64
-    engine_memory_gib: float = 1.0
-    lmcache_memory_gib: float = 2.0
-    context_tokens: int = 8192
-    dtype: str = "bfloat16"
-    parallel_requests: int = 4
-    lmcache_timeout_s: float = 5.0
-    lmcache_heartbeat_s: float = 2.0
-    ready_timeout_s: float = 300.0
-    environment: tuple[tuple[str, str], ...] = ()
-    engine_arguments: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Profile:
-    """A kind of machine: its stack and the size of its lessons."""
-
-    stack: StackConfig
-    sizes: LessonSizes
-
-
-PROFILES: Mapping[str, Profile] = {
-    "cpu": Profile(
-        StackConfig(
-            profile="cpu",
-            environment=(
-                ("OMP_NUM_THREADS", str(min(os.cpu_count() or 1, 16))),
-                ("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
-                # Log-probabilities would compile C++ at the first request: 15 s, and a compiler to install.
-                ("TORCHDYNAMO_DISABLE", "1"),
-            ),
-            engine_arguments=("--enforce-eager",),
-        ),
-        LessonSizes(short=500, medium=1500, long=4000),
-    ),
-    # Started only where CUDA works; its settings and sizes are tuned together with the GPU lessons.
-    "gpu": Profile(
-        StackConfig(
-            profile="gpu", block_tokens=None, chunk_tokens=256, engine_memory_gib=0.0,
-            lmcache_memory_gib=40.0, context_tokens=65_536,
-        ),
-        LessonSizes(short=8_000, medium=32_000, long=60_000),
-    ),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -211,81 +135,6 @@ def writable_folder(path: Path) -> None:
             f"--report-dir {path} cannot be written: {error.strerror or error}.\n"
             f"To fix: name a folder of yours, for example --report-dir=reports"
         ) from None
-
-
-def cuda_works() -> bool:
-    """Ask the NVIDIA driver, without importing torch, whether it has a device."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-        count = ctypes.c_int()
-        return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
-    except (OSError, AttributeError):
-        return False
-
-
-def cache_folder() -> Path:
-    """Where models and kept stacks live: ``LMCACHE_TUTORIAL_CACHE``, else the user's cache folder."""
-    if chosen := os.environ.get("LMCACHE_TUTORIAL_CACHE"):
-        return Path(chosen).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "lmcache-tutorial"
-
-
-def server_environment(config: StackConfig) -> dict[str, str]:
-    """Build the environment of the servers: ours, less every secret, plus what the stack needs.
-
-    Usage reports are off, the hub is offline (the model lies on disk), and the hash seed is fixed so that
-    block hashes agree between processes and restarts.
-    """
-    kept = {name: value for name, value in os.environ.items() if not is_secret(name)}
-    return kept | {
-        "HF_HUB_OFFLINE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-        "LMCACHE_TRACK_USAGE": "false",
-        "LMCACHE_DISABLE_BANNER": "1",
-        "PYTHONHASHSEED": "0",
-        "VLLM_SERVER_DEV_MODE": "1",  # POST /reset_prefix_cache; the servers listen on loopback only
-        "VLLM_HOST_IP": "127.0.0.1",
-        **({"VLLM_CPU_KVCACHE_SPACE": f"{config.engine_memory_gib:g}"} if config.profile == "cpu" else {}),
-        **dict(config.environment),
-    }
-
-
-def is_secret(name: str) -> bool:
-    """Tell whether an environment variable may hold a key that no server, report or log should see.
-
-    >>> is_secret("LANGFUSE_SECRET_KEY"), is_secret("OPENAI_API_KEY"), is_secret("HOME")
-    (True, True, False)
-    """
-    name = name.upper()
-    return name.startswith("LANGFUSE") or any(
-        word in name for word in ("API_KEY", "SECRET", "TOKEN", "PASSWORD", "CREDENTIAL")
-    )
-
-
-def redact(text: str) -> str:
-    """Replace the value of every secret environment variable (8 characters or more) in a text."""
-    for name, value in os.environ.items():
-        if is_secret(name) and len(value) >= 8:
-            text = text.replace(value, f"[{name}]")
-    return text
-
-
-def langfuse_variables_set() -> bool:
-    """Tell whether the environment names a Langfuse server or its keys."""
-    return any(name.startswith("LANGFUSE_") for name in os.environ)
-
-
-@contextmanager
-def without_tracing_variables() -> Iterator[None]:
-    """Hide ``LANGFUSE_*`` and ``OTEL_*`` from a tracing client that is built meanwhile."""
-    hidden = {
-        name: os.environ.pop(name) for name in list(os.environ) if name.startswith(("LANGFUSE_", "OTEL_"))
-    }
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
 
 
 def _profile_name(stack: str) -> str:

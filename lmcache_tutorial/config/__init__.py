@@ -1,0 +1,43 @@
+"""What a run was asked to do. The only reader of command-line options and environment variables."""
+
+from .environment import (
+    cache_folder,
+    is_secret,
+    langfuse_variables_set,
+    redact,
+    server_environment,
+    without_tracing_variables,
+)
+from .options import (
+    MIN_HIT_RATE,
+    MIN_TTFT_DROP,
+    ConfigError,
+    RunConfig,
+    Thresholds,
+    percent,
+    run_config,
+    writable_folder,
+)
+from .profiles import DEFAULT_MODEL, PROFILES, LessonSizes, Profile, StackConfig
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "MIN_HIT_RATE",
+    "MIN_TTFT_DROP",
+    "PROFILES",
+    "ConfigError",
+    "LessonSizes",
+    "Profile",
+    "RunConfig",
+    "StackConfig",
+    "Thresholds",
+    "cache_folder",
+    "is_secret",
+    "langfuse_variables_set",
+    "percent",
+    "redact",
+    "run_config",
+    "server_environment",
+    "without_tracing_variables",
+    "writable_folder",
+]

@@ -1,0 +1,86 @@
+"""What comes from and goes to the environment: folders, devices, the servers' variables, secrets."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .profiles import StackConfig
+
+
+def cuda_works() -> bool:
+    """Ask the NVIDIA driver, without importing torch, whether it has a device."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        count = ctypes.c_int()
+        return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+    except (OSError, AttributeError):
+        return False
+
+
+def cache_folder() -> Path:
+    """Where models and kept stacks live: ``LMCACHE_TUTORIAL_CACHE``, else the user's cache folder."""
+    if chosen := os.environ.get("LMCACHE_TUTORIAL_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "lmcache-tutorial"
+
+
+def server_environment(config: StackConfig) -> dict[str, str]:
+    """Build the environment of the servers: ours, less every secret, plus what the stack needs.
+
+    Usage reports are off, the hub is offline (the model lies on disk), and the hash seed is fixed so that
+    block hashes agree between processes and restarts.
+    """
+    kept = {name: value for name, value in os.environ.items() if not is_secret(name)}
+    return kept | {
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "LMCACHE_TRACK_USAGE": "false",
+        "LMCACHE_DISABLE_BANNER": "1",
+        "PYTHONHASHSEED": "0",
+        "VLLM_SERVER_DEV_MODE": "1",  # POST /reset_prefix_cache; the servers listen on loopback only
+        "VLLM_HOST_IP": "127.0.0.1",
+        **({"VLLM_CPU_KVCACHE_SPACE": f"{config.engine_memory_gib:g}"} if config.profile == "cpu" else {}),
+        **dict(config.environment),
+    }
+
+
+def is_secret(name: str) -> bool:
+    """Tell whether an environment variable may hold a key that no server, report or log should see.
+
+    >>> is_secret("LANGFUSE_SECRET_KEY"), is_secret("OPENAI_API_KEY"), is_secret("HOME")
+    (True, True, False)
+    """
+    name = name.upper()
+    return name.startswith("LANGFUSE") or any(
+        word in name for word in ("API_KEY", "SECRET", "TOKEN", "PASSWORD", "CREDENTIAL")
+    )
+
+
+def redact(text: str) -> str:
+    """Replace the value of every secret environment variable (8 characters or more) in a text."""
+    for name, value in os.environ.items():
+        if is_secret(name) and len(value) >= 8:
+            text = text.replace(value, f"[{name}]")
+    return text
+
+
+def langfuse_variables_set() -> bool:
+    """Tell whether the environment names a Langfuse server or its keys."""
+    return any(name.startswith("LANGFUSE_") for name in os.environ)
+
+
+@contextmanager
+def without_tracing_variables() -> Iterator[None]:
+    """Hide ``LANGFUSE_*`` and ``OTEL_*`` from a tracing client that is built meanwhile."""
+    hidden = {
+        name: os.environ.pop(name) for name in list(os.environ) if name.startswith(("LANGFUSE_", "OTEL_"))
+    }
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)

@@ -1,0 +1,57 @@
+"""What the unit tests share: pytester, and a results document with every outcome in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmcache_tutorial.config import RunConfig, Thresholds, run_config
+from lmcache_tutorial.lessons import LessonHeader
+from lmcache_tutorial.records import Interval, SpanRecord, TokenSources
+from lmcache_tutorial.results import RunRecord
+from lmcache_tutorial.session import environment
+
+pytest_plugins = ["pytester"]
+OUTCOMES = ("passed", "failed", "error", "skipped", "not_run")
+BAD_CODE = "document.title='owned'"
+HOSTILE = f'<script>{BAD_CODE}</script><img src=x onerror="{BAD_CODE}"> & $"quotes"$'
+
+
+@pytest.fixture
+def cpu_run(tmp_path: Path) -> RunConfig:
+    """A configuration for the CPU whose report goes to a temporary folder."""
+    return run_config(stack="cpu", report_dir=tmp_path)
+
+
+@pytest.fixture
+def document(cpu_run: RunConfig) -> dict[str, Any]:
+    """A results document: one chapter for each outcome, with a hostile text wherever a text can stand."""
+    record = RunRecord(Thresholds(), environment=environment(cpu_run), interrupted=True)
+    record.environment["stack"] = {"vllm": {"command": ["python", HOSTILE], "port": 1, "log": "x"}}
+    fields = {"Question": f"Why {HOSTILE}?", "You will see": "it."}
+    for number, outcome in enumerate(OUTCOMES, 1):
+        name = f"lesson{number}"
+        record.select(name, LessonHeader(f"Chapter {number}. {HOSTILE}", fields), name, "A claim holds")
+        claim = record.claim(name)
+        assert claim
+        claim.outcome, claim.message = outcome, None if outcome == "passed" else HOSTILE
+        lesson = record.lessons[name]
+        lesson.compare("Reused tokens", predicted=[96, 96], measured=[96, 96 - number + 1])
+        lesson.measure("TTFT", arm="cold", values=[1.0, 2.0])
+        drop = Interval(0.9, 0.85, 0.95)
+        lesson.headline(hit_rate=0.97, ttft_drop=drop, tokens=TokenSources(3, 60, 37, 0))
+        rows = [(HOSTILE, 1.0), (HOSTILE, 1.2), ("warm", 0.2)]
+        lesson.chart("Rounds", kind="rounds", columns=["arm", "TTFT [s]"], rows=rows, axis="TTFT [s]")
+        growth = [(100, 0.1, "cold"), (200, 0.3, "cold"), (200, 0.1, "warm")]
+        lesson.chart(
+            "Growth", kind="growth", columns=["tokens", "TTFT [s]", "arm"], rows=growth, axis="tokens"
+        )
+        lesson.served("Served", {"cold": [TokenSources(9, 0, 0, 0)], "warm": [TokenSources(1, 4, 3, 1)]})
+        spans = [
+            SpanRecord("a", "root", HOSTILE, "chain", "", 0.0, 2.0, None, None, None),
+            SpanRecord("b", "a", "ChatOpenAI", "generation", "answer", 0.1, 1.5, 0.4, 100, 64),
+        ]
+        lesson.trace(HOSTILE, "0" * 32, spans)
+    return record.results()

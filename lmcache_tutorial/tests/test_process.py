@@ -1,0 +1,243 @@
+"""Supervised processes, with stand-ins: no figure ever comes from one."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lmcache_tutorial.process import Server, ServerError, explaining_lines, free_port, wait_until_ready
+
+LISTEN = """
+import socket, sys, time
+server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+while True:
+    time.sleep(0.1)
+"""
+SLOW = "import time; time.sleep(1.5)\n" + LISTEN
+DEATH = "raise ValueError('No available memory for the cache blocks')"
+DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + LISTEN
+GRANDCHILD = (
+    """
+import subprocess, sys
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+"""
+    + LISTEN
+)
+FLOOD = "print('x' * 80 + '\\n', end='')\nfor _ in range(300_000): print('noise ' * 10)\n" + LISTEN
+SHARED = (
+    """
+import mmap, os, sys
+for name in sys.argv[2:]:
+    file = os.open("/dev/shm/" + name, os.O_CREAT | os.O_RDWR); os.ftruncate(file, 4096)
+    globals()[name] = mmap.mmap(file, 4096)
+"""
+    + LISTEN
+)
+# A run of its own: starts a stand-in, says so, and then ends as it is told.
+RUN = """
+import sys, time
+from pathlib import Path
+from lmcache_tutorial.process import Server
+server = Server.start("stand-in", [sys.executable, "-c", sys.argv[1], sys.argv[2]],
+                      port=int(sys.argv[2]), log=Path(sys.argv[3]))
+if sys.argv[4] == "keep":
+    server.keep()
+print(server.record.supervisor, server.record.server, flush=True)
+if sys.argv[4] == "failure":
+    raise RuntimeError("a test failed")
+time.sleep(0 if sys.argv[4] == "keep" else 60)
+"""
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def start(script: str, tmp_path: Path, *arguments: str, **options) -> Server:
+    port = free_port()
+    command = [sys.executable, "-c", script, str(port), *arguments]
+    return Server.start("stand-in", command, port=port, log=tmp_path / "server.log", **options)
+
+
+def wait_ready(server: Server, timeout_s: float = 20) -> list[float]:
+    took: list[float] = []
+    wait_until_ready(
+        [(server, lambda: listens(server.record.port))],
+        timeout_s=timeout_s,
+        ready=lambda _, s: took.append(s),
+    )
+    return took
+
+
+def until(condition, limit_s: float) -> bool:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_slow_start_is_waited_for(tmp_path):
+    server = start(SLOW, tmp_path)
+    (took,) = wait_ready(server)
+    assert took > 1
+    server.stop()
+    assert not listens(server.record.port)
+    assert gone(server.record.server)
+
+
+def test_death_at_start_is_told_at_once_with_the_last_log_line(tmp_path):
+    server = start(DEATH, tmp_path)
+    begin = time.monotonic()
+    with pytest.raises(ServerError) as error:
+        wait_ready(server, timeout_s=60)
+    assert time.monotonic() - begin < 10
+    assert "exited with code 1" in str(error.value)
+    assert "ValueError: No available memory for the cache blocks" in str(error.value)
+    assert "lmcache-tutorial doctor" in str(error.value)
+    server.stop()
+
+
+def test_death_of_one_ends_the_wait_for_the_other(tmp_path):
+    slow, dead = start(LISTEN, tmp_path), start(DEATH, tmp_path)
+    with pytest.raises(ServerError, match="exited with code 1"):
+        wait_until_ready(
+            [(slow, lambda: False), (dead, lambda: False)], timeout_s=60, ready=lambda server, took: None
+        )
+    for server in (slow, dead):
+        server.stop()
+
+
+def test_a_server_that_never_answers_hits_the_limit(tmp_path):
+    server = start("import time; time.sleep(600)", tmp_path)
+    with pytest.raises(ServerError, match="runs but does not answer"):
+        wait_ready(server, timeout_s=1)
+    server.stop()
+
+
+def test_a_server_deaf_to_sigterm_is_killed(tmp_path):
+    server = start(DEAF, tmp_path)
+    wait_ready(server)
+    begin = time.monotonic()
+    server.stop()
+    assert time.monotonic() - begin < 14
+    assert gone(server.record.server)
+    assert not listens(server.record.port)
+
+
+def test_a_grandchild_in_a_session_of_its_own_ends_too(tmp_path):
+    server = start(GRANDCHILD, tmp_path)
+    wait_ready(server)
+    (grandchild,) = psutil.Process(server.record.server).children(recursive=True)
+    server.stop()
+    assert until(lambda: gone(grandchild.pid), 2)
+
+
+def test_a_port_that_is_taken_is_told(tmp_path):
+    first = start(LISTEN, tmp_path)
+    wait_ready(first)
+    port = first.record.port
+    command = [sys.executable, "-c", LISTEN, str(port)]
+    second = Server.start("second", command, port=port, log=tmp_path / "second.log")
+    with pytest.raises(ServerError, match="Address already in use"):
+        wait_until_ready([(second, lambda: False)], timeout_s=20, ready=lambda server, took: None)
+    for server in (first, second):
+        server.stop()
+
+
+def test_a_flood_of_output_neither_blocks_nor_fills_memory(tmp_path):
+    server = start(FLOOD, tmp_path)
+    wait_ready(server, timeout_s=30)
+    server.stop()
+    assert server.record.log
+    assert Path(server.record.log).stat().st_size > 10_000_000
+    assert len(explaining_lines(Path(server.record.log))) == 3
+
+
+def test_a_command_that_does_not_exist_is_told(tmp_path):
+    with pytest.raises(ServerError, match=r"could not be executed.*No such file"):
+        Server.start("missing", ["/no/such/program"], port=1, log=tmp_path / "log")
+
+
+def test_shared_memory_is_unlinked_but_not_what_others_use(tmp_path):
+    tag = f"lct-test-{os.getpid()}"
+    names = [f"{tag}-mine", f"{tag}-theirs"]
+    other = start(SHARED, tmp_path, names[1])
+    wait_ready(other)
+    server = start(SHARED, tmp_path, *names)
+    wait_ready(server)
+    server.stop()
+    assert [Path("/dev/shm", name).exists() for name in names] == [False, True]
+    other.stop()
+    assert not Path("/dev/shm", names[1]).exists()
+
+
+def test_shared_memory_that_carries_the_runs_name_is_unlinked(tmp_path):
+    tag = f"lct-test-{os.getpid()}-named"
+    left_over = Path("/dev/shm", f"pool_{tag}")
+    left_over.touch()
+    server = start(LISTEN, tmp_path, shm_name=tag)
+    wait_ready(server)
+    server.stop()
+    assert not left_over.exists()
+
+
+def run(tmp_path: Path, script: str, end: str) -> tuple[subprocess.Popen, int, int, int]:
+    port = free_port()
+    command = [sys.executable, "-c", RUN, script, str(port), str(tmp_path / "log"), end]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    supervisor, server = map(int, process.stdout.readline().split())
+    return process, port, supervisor, server
+
+
+@pytest.mark.parametrize("script", [LISTEN, DEAF, GRANDCHILD], ids=["plain", "deaf", "grandchild"])
+@pytest.mark.parametrize("end", ["failure", signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=str)
+def test_however_the_run_ends_nothing_is_left(tmp_path, script, end):
+    process, port, supervisor, server = run(tmp_path, script, str(end))
+    if end != "failure":
+        until(lambda: listens(port), 10)
+        process.send_signal(end)
+    process.wait(10)
+    process.stdout.close()
+    assert until(lambda: gone(supervisor) and gone(server) and not listens(port), 15)
+
+
+def test_a_kept_server_outlives_its_run_and_is_found_again(tmp_path):
+    process, port, _, _ = run(tmp_path, LISTEN, "keep")
+    process.wait(10)
+    process.stdout.close()
+    assert until(lambda: listens(port), 10)
+    supervisor = next(
+        p
+        for p in psutil.process_iter()
+        if "supervisor.py" in " ".join(cmdline(p)) and str(port) in cmdline(p)
+    )
+    first = start(LISTEN, tmp_path)  # a record to copy
+    first.stop()
+    record = replace(first.record, port=port, supervisor=supervisor.pid, started=supervisor.create_time())
+    kept = Server.attach(record)
+    assert kept is not None
+    assert Server.attach(replace(record, started=record.started - 60)) is None
+    kept.stop()
+    assert until(lambda: not listens(port), 15)
+    assert Server.attach(record) is None
+
+
+def cmdline(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return []
