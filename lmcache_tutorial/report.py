@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -39,7 +40,13 @@ def render(results: Mapping[str, Any]) -> str:
         "percent": percent, "seconds": seconds, "figure": figure, "summary": summary,
         "word": OUTCOME_WORDS.__getitem__,
     }  # fmt: skip
-    environment.globals |= {"draw": _draw, "waterfall": waterfall, "holds": holds, "sources": SOURCES}
+    environment.globals |= {
+        "draw": _draw,
+        "waterfall": waterfall,
+        "holds": holds,
+        "median": median,
+        "sources": SOURCES,
+    }
     return environment.get_template("report.html.jinja").render(run=results)
 
 

@@ -68,6 +68,14 @@ class LessonReport:
             figures["tokens"] = asdict(tokens)
         self.headline_figures |= {name: value for name, value in figures.items() if value is not None}
 
+    def rounds(self, name: str, arms: Mapping[str, Sequence[float]], *, unit: str = "s") -> None:
+        """Keep the values of several arms, one a round, and chart them: every round a dot."""
+        for arm, values in arms.items():
+            self.measure(name, arm=arm, values=values, unit=unit)
+        rows = [(arm, value) for arm, values in arms.items() for value in values]
+        axis = f"{name} [{unit}]"
+        self.chart(name, kind="rounds", columns=["arm", axis], rows=rows, axis=axis)
+
     def chart(
         self, name: str, *, kind: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], axis: str
     ) -> None:

@@ -15,15 +15,13 @@ Builds on     nothing. *Prefill*, *TTFT*, *cold* and the rest: README.md, "Words
 # installed source of LMCache to a number of tokens that suits this machine.
 
 # %%
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
 import pytest
 
 from fixtures.benchmarks import FirstToken
+from fixtures.corpus import Read
 from fixtures.graphs import Reader
 from lmcache_tutorial.ask import Asker
 from lmcache_tutorial.config import LessonSizes
@@ -66,9 +64,7 @@ class Sample:
 
 # %%
 @pytest.fixture(scope="module")
-def samples(
-    ask: Asker, reader: Reader, read: Callable[[Document], str], stack: Stack, sizes: LessonSizes
-) -> tuple[Sample, ...]:
+def samples(ask: Asker, reader: Reader, read: Read, stack: Stack, sizes: LessonSizes) -> tuple[Sample, ...]:
     """Seven rounds of every size."""
 
     def sample(size: str) -> Sample:
@@ -188,7 +184,7 @@ def test_lesson1_the_trace_tells_the_same_ttft(
 
 # %%
 @pytest.mark.benchmark(group="lesson1")
-def test_lesson1_benchmark_cold_ttft(first_token: FirstToken, read: Callable[[Document], str]) -> None:
+def test_lesson1_benchmark_cold_ttft(first_token: FirstToken, read: Read) -> None:
     first_token.benchmark(read(MANUALS["long"]), warm=False)
 
 

@@ -15,14 +15,12 @@ Builds on     Lesson 1. *Prefill*, *block*, *chunk*, *hit* and the rest: README.
 # nothing after it could be reused.
 
 # %%
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 
 from fixtures.benchmarks import FirstToken
+from fixtures.corpus import Read
 from fixtures.graphs import Reader
 from lmcache_tutorial.ask import Asker
 from lmcache_tutorial.config import LessonSizes, Thresholds
@@ -70,9 +68,7 @@ def predicted_reuse(stack: Stack, manual: str) -> int:
 
 # %%
 @pytest.fixture(scope="module")
-def pairs(
-    ask: Asker, reader: Reader, read: Callable[[Document], str], stack: Stack, sizes: LessonSizes
-) -> tuple[Pair, ...]:
+def pairs(ask: Asker, reader: Reader, read: Read, stack: Stack, sizes: LessonSizes) -> tuple[Pair, ...]:
     """Seven rounds of a cold and a warm ask."""
 
     def one_round() -> Pair:
@@ -112,12 +108,7 @@ def test_lesson2_the_time_to_first_token_drops_by_more_than_the_bar(
     warm = [pair.warm.call.ttft_s for pair in pairs]
     drop = ttft_drop(cold, warm)
     report.headline(ttft_drop=drop)
-    report.measure("TTFT", arm="cold", values=cold)
-    report.measure("TTFT", arm="warm", values=warm)
-    rows = [("first ask, cold", s) for s in cold] + [("second ask, warm", s) for s in warm]
-    report.chart(
-        "Time to first token", kind="rounds", columns=["ask", "TTFT [s]"], rows=rows, axis="TTFT [s]"
-    )
+    report.rounds("TTFT", {"first ask, cold": cold, "second ask, warm": warm})
     assert drop.low > bars.min_ttft_drop
 
 
@@ -144,7 +135,7 @@ def test_lesson2_the_engines_own_prefix_cache_served_them_all(
 
 # %%
 @pytest.mark.benchmark(group="lesson2")
-def test_lesson2_benchmark_warm_ttft(first_token: FirstToken, read: Callable[[Document], str]) -> None:
+def test_lesson2_benchmark_warm_ttft(first_token: FirstToken, read: Read) -> None:
     first_token.benchmark(read(MANUAL), warm=True)
 
 

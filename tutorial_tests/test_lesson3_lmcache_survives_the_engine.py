@@ -14,14 +14,12 @@ Builds on     Lesson 2: the engine reuses whole blocks.
 # after the engine has been restarted.
 
 # %%
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 
 from fixtures.benchmarks import FirstToken
+from fixtures.corpus import Read
 from fixtures.graphs import Reader
 from lmcache_tutorial.ask import Asker
 from lmcache_tutorial.config import LessonSizes, Thresholds
@@ -86,7 +84,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Restart:
-    """The control (before and after its restart), then the manuals of the rounds on a new engine."""
+    """The control before and after its restart; then the manuals of the rounds on a new engine."""
 
     control_before: tuple[Turn, ...]
     control_after: tuple[Turn, ...]
@@ -95,9 +93,7 @@ class Restart:
 
 
 @pytest.fixture(scope="module")
-def rounds(
-    ask: Asker, reader: Reader, read: Callable[[Document], str], stack: Stack, sizes: LessonSizes
-) -> tuple[Round, ...]:
+def rounds(ask: Asker, reader: Reader, read: Read, stack: Stack, sizes: LessonSizes) -> tuple[Round, ...]:
     """Seven rounds of three arms on one engine."""
 
     def one_round() -> Round:
@@ -111,9 +107,7 @@ def rounds(
 
 
 @pytest.fixture(scope="module")
-def restart(
-    rounds: tuple[Round, ...], ask: Asker, reader: Reader, read: Callable[[Document], str], stack: Stack
-) -> Restart:
+def restart(rounds: tuple[Round, ...], ask: Asker, reader: Reader, read: Read, stack: Stack) -> Restart:
     """The engine without LMCache, restarted; then an engine with LMCache, restarted too."""
     states = [{"manual": fresh(read(MANUAL)), "question": QUESTION} for _ in range(CONTROL_ROUNDS)]
     try:
@@ -174,12 +168,7 @@ def test_lesson3_ttft_from_lmcache_drops_by_more_than_the_bar(
         "LMCache, engine emptied": [one.lmcache.call.ttft_s for one in rounds],
         "LMCache, engine restarted": [turn.call.ttft_s for turn in restart.restarted],
     }
-    rows = [(arm, value) for arm, values in arms.items() for value in values]
-    report.chart(
-        "Time to first token", kind="rounds", columns=["arm", "TTFT [s]"], rows=rows, axis="TTFT [s]"
-    )
-    for arm, values in arms.items():
-        report.measure("TTFT", arm=arm, values=values)
+    report.rounds("TTFT", arms)
     drop = ttft_drop(arms["cold"], arms["LMCache, engine emptied"])
     report.headline(ttft_drop=drop)
     assert drop.low > bars.min_ttft_drop
@@ -209,10 +198,10 @@ def test_lesson3_without_lmcache_the_same_restart_costs_a_full_prefill(
 
 
 # %% [markdown]
-# Is it the same answer? Against a *cold* prefill that is too much to ask in bf16: reuse changes the shape of
-# the prefill, so sums round differently, and that is true of the engine's own cache as well. The honest
-# question is whether LMCache gives back what the engine would have kept: the same tokens with the same
-# log-probabilities, bit for bit. The report shows beside it in how many rounds the cold answer agreed.
+# Is it the same answer? A *cold* prefill is no fair judge in bf16: reuse changes the shape of the prefill, so
+# sums round differently, with the engine's own cache as well. The question is whether LMCache gives back what
+# the engine would have kept: the same tokens with the same log-probabilities, bit for bit. The report shows
+# beside it in how many rounds the cold answer agreed.
 
 
 # %%
@@ -225,18 +214,16 @@ def test_lesson3_the_answer_equals_the_engines_own_reuse(
     same = sum(equal(one.engine, one.lmcache) for one in rounds)
     as_cold = sum(equal(one.cold, one.lmcache) for one in rounds)
     report.compare(
-        "LMCache answers as the engine's cache does", predicted=[len(rounds)], measured=[same], unit="rounds"
+        "Same answer as the engine's cache", predicted=[len(rounds)], measured=[same], unit="rounds"
     )
-    report.measure("LMCache answers as a cold prefill does", arm="LMCache", values=[as_cold], unit="rounds")
+    report.measure("Same answer as a cold prefill", arm="LMCache", values=[as_cold], unit="rounds")
     assert all(one.engine.call.logprobs for one in rounds)
     assert same == len(rounds)
 
 
 # %%
 @pytest.mark.benchmark(group="lesson3")
-def test_lesson3_benchmark_lmcache_ttft(
-    first_token: FirstToken, read: Callable[[Document], str], stack: Stack
-) -> None:
+def test_lesson3_benchmark_lmcache_ttft(first_token: FirstToken, read: Read, stack: Stack) -> None:
     first_token.benchmark(read(MANUAL), warm=True, prepare=stack.empty_engine_cache)
 
 
