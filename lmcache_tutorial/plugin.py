@@ -132,6 +132,8 @@ def _orderly_signals(config: pytest.Config) -> None:
         raise KeyboardInterrupt(f"signal {signal.Signals(number).name}")
 
     for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:  # nohup: whoever started us wants it ignored
+            continue
         restore: Callable[[], Any] = partial(signal.signal, number, signal.signal(number, interrupt))
         config.add_cleanup(restore)
 

@@ -44,22 +44,20 @@ def open_stack(run: RunConfig, progress: Progress = print) -> Stack:
     """
     model = prepare(run.stack.model, progress)
     lease = _lock()
-    if lease is None:
-        if run.keep_stack:
-            raise StackError(
-                "the kept stack is in use by another run, so --keep-stack cannot replace it.\nTo fix: wait."
-            )
-        progress("stack: the kept stack is in use by another run; starting one of our own")
-    elif servers := _living_servers():
-        if len(servers) < 2 or _read()["identity"] != identity(run.stack, model):
+    try:
+        if lease is None:
+            if run.keep_stack:
+                raise StackError(
+                    "the kept stack is in use by another run: --keep-stack must wait.\nTo fix: wait."
+                )
+            progress("stack: the kept stack is in use by another run; starting one of our own")
+        elif servers := _living_servers():
+            return _reuse(run, model, servers, lease, progress)
+        stack = _start(run, model, progress)
+    except BaseException:
+        if lease:
             lease.close()
-            raise StackError(
-                f"a kept stack is running, but it {_mismatch(servers, run.stack, model)}.\n"
-                f"  checked  {state_file()}\n{FIX_DOWN}"
-            )
-        progress(f"stack: reusing the kept stack at {servers['vllm'].url}")
-        return _kept_stack(run, model, servers, lease, progress)
-    stack = _start(run, model, progress)
+        raise
     if run.keep_stack:
         stack.lease, stack.kept, stack.on_restart = lease, True, _write
         _write(stack)
@@ -171,25 +169,28 @@ def _living_servers() -> dict[str, Server]:
     return found
 
 
-def _kept_stack(
+def _reuse(
     run: RunConfig, model: Model, servers: dict[str, Server], lease: IO[str], progress: Progress
 ) -> Stack:
     state = _read()
+    if len(servers) < 2 or state["identity"] != identity(run.stack, model):
+        what = _mismatch(servers, run.stack)
+        raise StackError(f"a kept stack is running, but it {what}.\n  checked  {state_file()}\n{FIX_DOWN}")
+    progress(f"stack: reusing the kept stack at {servers['vllm'].url}")
     stack = Stack(
         run.stack, model, servers["vllm"], servers["lmcache"], state["lmcache_http"], progress,
         on_restart=_write, lease=lease, kept=True, engine_has_lmcache=state["engine_has_lmcache"],
     )  # fmt: skip
     if not (lmcache_answers(stack) and engine_answers(stack)):
-        lease.close()
         raise StackError(
-            f"the kept stack runs but does not answer.\n  checked  {servers['vllm'].url}\n{FIX_DOWN}"
+            f"the kept stack runs but does not answer.\n  checked  {stack.engine.url}\n{FIX_DOWN}"
         )
-    if not stack.engine_has_lmcache:  # a run was cut off inside lesson 3's control
+    if not stack.engine_has_lmcache:  # a run was cut off in a control without it
         stack.restart_engine()
     return stack
 
 
-def _mismatch(servers: dict[str, Server], config: StackConfig, model: Model) -> str:
+def _mismatch(servers: dict[str, Server], config: StackConfig) -> str:
     if len(servers) < 2:
         return f"is not whole (only {', '.join(servers)} runs)"
     kept = _read()["config"]

@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 
 from lmcache_tutorial.results import schema
+from lmcache_tutorial.tests.test_process import default_signals
 
 ROOT = Path(__file__).parents[2]
 HEADER = '''"""Chapter {0}. Its title.
@@ -139,7 +140,9 @@ def test_lesson2_it(server):
 """,
     )
     command = [sys.executable, "-m", "pytest", "--stack=cpu"]
-    process = subprocess.Popen(command, cwd=pytester.path, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=pytester.path, stdout=subprocess.PIPE, text=True, preexec_fn=default_signals
+    )
     deadline = time.monotonic() + 30
     while not (pytester.path / "waiting").exists() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -195,10 +195,18 @@ def test_shared_memory_that_carries_the_runs_name_is_unlinked(tmp_path):
     assert not left_over.exists()
 
 
+def default_signals() -> None:
+    """Undo what nohup, or a shell's &, did to this test run: its children would inherit it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def run(tmp_path: Path, script: str, end: str) -> tuple[subprocess.Popen, int, int, int]:
     port = free_port()
     command = [sys.executable, "-c", RUN, script, str(port), str(tmp_path / "log"), end]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=default_signals
+    )
     supervisor, server = map(int, process.stdout.readline().split())
     return process, port, supervisor, server
 
