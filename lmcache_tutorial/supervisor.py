@@ -9,6 +9,7 @@ everything that descends from it, when
 
 A line ``keep`` on standard input makes it outlive the run; SIGTERM still stops it. At the end it unlinks the
 shared memory that the command left: what only the command's processes had mapped, and what carries NAME.
+Temporary files (vLLM leaves dozens of sockets) go to a folder of the command's own, which is removed too.
 (PDEATHSIG would not do: it fires when the starting *thread* ends, and does not reach grandchildren.)
 """
 
@@ -21,6 +22,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -123,11 +125,22 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: os.write(wake, b"x"))
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    with open(options.log, "ab") as log:
-        child = subprocess.Popen(
-            options.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
-    print(child.pid, flush=True)
+    with tempfile.TemporaryDirectory(prefix="lct-", ignore_cleanup_errors=True) as scratch:
+        with open(options.log, "ab") as log:
+            child = subprocess.Popen(
+                options.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                env={**os.environ, "TMPDIR": scratch},
+            )  # fmt: skip
+        print(child.pid, flush=True)
+        names = watch(child, asked)
+        stop(child)
+    unlink(names, options.shm)
+    code = child.wait()
+    return code if code >= 0 else 128 - code
+
+
+def watch(child: subprocess.Popen[bytes], asked: int) -> set[str]:
+    """Wait until the child ends, the run is gone or ``asked`` is readable; return its shared memory."""
 
     names: set[str] = set()
     watched, next_scan = [0, asked], 0.0
@@ -144,11 +157,7 @@ def main() -> int:
                 watched = [asked]
             elif not line:
                 break
-    names |= shared_memory(family(child.pid))
-    stop(child)
-    unlink(names, options.shm)
-    code = child.wait()
-    return code if code >= 0 else 128 - code
+    return names | shared_memory(family(child.pid))
 
 
 if __name__ == "__main__":

@@ -172,6 +172,17 @@ def test_a_command_that_does_not_exist_is_told(tmp_path):
         Server.start("missing", ["/no/such/program"], port=1, log=tmp_path / "log")
 
 
+def test_temporary_files_are_removed(tmp_path):
+    note = tmp_path / "where"
+    script = "import sys, tempfile; open(sys.argv[2], 'w').write(tempfile.mkdtemp())\n" + LISTEN
+    server = start(script, tmp_path, str(note))
+    wait_ready(server)
+    folder = Path(note.read_text())
+    assert folder.is_dir()
+    server.stop()
+    assert not folder.parent.exists()
+
+
 def test_shared_memory_is_unlinked_but_not_what_others_use(tmp_path):
     tag = f"lct-test-{os.getpid()}"
     names = [f"{tag}-mine", f"{tag}-theirs"]
