@@ -141,7 +141,6 @@ def main() -> int:
 
 def watch(child: subprocess.Popen[bytes], asked: int) -> set[str]:
     """Wait until the child ends, the run is gone or ``asked`` is readable; return its shared memory."""
-
     names: set[str] = set()
     watched, next_scan = [0, asked], 0.0
     while child.poll() is None:
