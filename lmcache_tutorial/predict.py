@@ -79,6 +79,21 @@ def lmcache_reusable_tokens(shared: int, prompt: int, chunk: int) -> int:
     return min(shared // chunk * chunk, prompt - 1)
 
 
+def reusable_tokens(shared: int, prompt: int, *, block: int, chunk: int) -> int:
+    """Predict what an engine with LMCache behind it reuses: its own blocks, and what LMCache has beyond.
+
+    That is the larger of the two, for both keep a prefix. With a chunk of several blocks LMCache has more
+    only where the whole prompt is known and is an exact multiple of the chunk.
+
+    >>> reusable_tokens(shared=100, prompt=130, block=32, chunk=64)
+    96
+    >>> reusable_tokens(shared=128, prompt=128, block=32, chunk=64)
+    127
+    """
+    engine = engine_reusable_tokens(shared, prompt, block)
+    return max(engine, lmcache_reusable_tokens(shared, prompt, chunk))
+
+
 def _check_counts(shared: int, prompt: int, unit: int) -> None:
     if not (0 <= shared <= prompt and prompt >= 1 and unit >= 1):
         raise ValueError(

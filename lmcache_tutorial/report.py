@@ -12,10 +12,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from .plotting import chart_svg
 
 SOURCES = {
-    "computed": "prefilled by the engine",
     "engine": "engine's own prefix cache",
     "lmcache_l1": "LMCache memory",
     "lmcache_l2": "LMCache second tier",
+    "computed": "prefilled by the engine",
 }
 OUTCOME_WORDS = {
     "passed": "passed", "failed": "failed", "error": "error", "skipped": "skipped", "not_run": "not run",

@@ -46,9 +46,12 @@ class LessonReport:
         self.measurements.append({"name": name, "unit": unit, "arm": arm, "values": list(values)})
 
     def served(self, name: str, arms: Mapping[str, Sequence[TokenSources]]) -> None:
-        """Chart who served the prompt tokens of each arm, summed over its windows."""
-        rows = [[arm, *asdict(total(windows)).values()] for arm, windows in arms.items()]
-        columns = ["arm", "prefilled", "engine's own cache", "LMCache memory", "LMCache second tier"]
+        """Chart who served the prompt tokens of each arm, front to end, summed over its windows."""
+        rows = []
+        for arm, windows in arms.items():
+            tokens = total(windows)
+            rows.append([arm, tokens.engine, tokens.lmcache_l1, tokens.lmcache_l2, tokens.computed])
+        columns = ["arm", "engine's own cache", "LMCache memory", "LMCache second tier", "prefilled"]
         self.chart(name, kind="parts", columns=columns, rows=rows, axis="prompt tokens")
 
     def headline(

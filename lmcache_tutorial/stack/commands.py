@@ -37,6 +37,8 @@ def engine_command(config: StackConfig, model: Model, *, port: int, lmcache_port
         "--enable-per-request-metrics",  # queue and prefill time in the last streamed chunk
         *config.engine_arguments,
     ]  # fmt: skip
+    if model.chat_template:
+        command += ["--chat-template", str(model.chat_template)]
     if config.block_tokens:
         command += ["--block-size", str(config.block_tokens)]
     if lmcache_port is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,9 +16,10 @@ from ..counters import CountersError, parse_snapshot
 from ..model import Model
 from ..process import Server, ServerError, wait_until_ready
 from ..records import Snapshot
+from ..rendering import Renderer
 from .commands import engine_command
 
-Messages = Sequence[Mapping[str, str]]
+Messages = Sequence[Mapping[str, Any]]
 Progress = Callable[[str], None]
 SETTLE_LIMIT_S = 30.0  # storing 8,000 tokens takes well under a second here
 
@@ -54,10 +56,15 @@ class Stack:
         line = next(line for line in text.splitlines() if line.startswith("vllm:cache_config_info{"))
         return int(line.partition('block_size="')[2].partition('"')[0])
 
-    def tokenize(self, messages: Messages) -> list[int]:
-        """Render chat messages with the server's own template and return the prompt's token ids."""
+    def tokenize(self, messages: Messages, tools: Sequence[Any] = ()) -> list[int]:
+        """Render a chat request with the server's own template and return the prompt's token ids."""
         body = {"model": self.model.name, "messages": list(messages), "add_generation_prompt": True}
-        return self._tokens(body)
+        return self._tokens(body | ({"tools": list(tools)} if tools else {}))
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        """The same rendering without the server, with the place of each token in the text."""
+        return Renderer.from_folder(self.model.folder, self.model.chat_template)
 
     def count_tokens(self, text: str) -> int:
         """Count the tokens of a bare text, without template and special tokens."""

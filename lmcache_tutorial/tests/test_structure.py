@@ -11,8 +11,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1]
 ROOT = PACKAGE.parent
 ORDER = (
-    "lessons records predict metrics config corpus counters machine model supervisor process doctor stack "
-    "tracing meter ask gate results plotting report session plugin cli"
+    "lessons records predict rendering prompts metrics config corpus counters machine model supervisor "
+    "process doctor stack tracing meter ask gate results plotting report session plugin cli"
 ).split()
 LESSONS = sorted((ROOT / "tutorial_tests").glob("test_lesson*.py"))
 
@@ -59,7 +59,7 @@ def collected(*arguments: str) -> list[str]:
 
 def test_k_selects_one_chapter_alone():
     everything = collected()
-    assert len(LESSONS) == 3
+    assert len(LESSONS) == 4
     for number, path in enumerate(LESSONS, 1):
         word = "lesson" + str(number)
         chosen = collected("-k", word)

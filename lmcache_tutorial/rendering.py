@@ -1,0 +1,111 @@
+"""Messages and tools -> the text and the tokens that the engine sees, without the engine.
+
+The chat template and the tokenizer of a model folder, through jinja2 and tokenizers; torch and transformers
+are not imported. That the result is the engine's own, lessons check against its ``/tokenize``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Template
+from jinja2.exceptions import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+Message = Mapping[str, Any]
+
+
+class RenderingError(ValueError):
+    """A folder without tokenizer or chat template, or a request that the template refuses."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A prompt as text and as tokens; token ``i`` covers the characters ``offsets[i]``."""
+
+    text: str
+    ids: tuple[int, ...]
+    offsets: tuple[tuple[int, int], ...]
+
+    def __len__(self) -> int:
+        """Count the tokens."""
+        return len(self.ids)
+
+
+class Renderer:
+    """One model's chat template and tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer, template: str) -> None:
+        """Wrap a loaded tokenizer and the text of a chat template."""
+        self.tokenizer = tokenizer
+        self._source = template
+
+    @classmethod
+    def from_folder(cls, folder: Path, chat_template: Path | None = None) -> Renderer:
+        """Read a model or tokenizer folder.
+
+        Args:
+            folder: holds ``tokenizer.json``, and ``chat_template.jinja`` or a template in
+                ``tokenizer_config.json``.
+            chat_template: a template to use instead, as vLLM's ``--chat-template``.
+
+        Raises:
+            RenderingError: one of them is missing.
+        """
+        if not (folder / "tokenizer.json").is_file():
+            raise RenderingError(
+                f"{folder} has no tokenizer.json.\nTo fix: name a folder made by save_pretrained."
+            )
+        own, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+        template: Any = None
+        if chat_template or own.is_file():
+            template = (chat_template or own).read_text()
+        elif config.is_file():
+            template = json.loads(config.read_text()).get("chat_template")
+        if not isinstance(template, str):
+            raise RenderingError(f"{folder} has no chat template.\nTo fix: put chat_template.jinja into it.")
+        return cls(Tokenizer.from_file(str(folder / "tokenizer.json")), template)
+
+    @cached_property
+    def _template(self) -> Template:
+        # As transformers sets up its sandbox: these decide about white space, and so about tokens.
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        environment.filters["tojson"] = _tojson
+        environment.globals["raise_exception"] = _raise
+        return environment.from_string(self._source)
+
+    def text(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> str:
+        """Render a request, up to where the answer begins.
+
+        Raises:
+            RenderingError: the template refuses it.
+        """
+        try:
+            return self._template.render(
+                messages=[dict(message) for message in messages], tools=list(tools) if tools else None,
+                add_generation_prompt=True, bos_token="", eos_token="",
+            )  # fmt: skip
+        except (TemplateError, TypeError) as error:
+            raise RenderingError(f"the chat template refuses this request: {error}") from error
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> Rendered:
+        """Render and tokenize a request."""
+        text = self.text(messages, tools)
+        encoded = self.tokenizer.encode(text, add_special_tokens=False)
+        return Rendered(text, tuple(encoded.ids), tuple(encoded.offsets))
+
+
+def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+
+
+def _raise(message: str) -> None:
+    raise TemplateError(message)
