@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,10 +12,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from .config import DEFAULT_MODEL, ConfigError, RunConfig, run_config
+from .config import DEFAULT_MODEL, ConfigError, RunConfig, percent, run_config
+from .diagnose import REMEMBERED_BLOCKS, diagnose
+from .diagnosis import diagnosis_page, diagnosis_text
 from .doctor import examine
-from .model import ModelError, prepare
+from .model import CHAT_TEMPLATE, ModelError, prepare, small_model_folder
 from .process import ServerError
+from .rendering import Renderer, RenderingError
 from .stack import StackError, kept_servers, open_stack, state_file, take_down
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -33,9 +37,9 @@ def _clear_errors() -> Iterator[None]:
     """Print what we know how to explain, without a traceback: exit code 2 for usage, 1 for what failed."""
     try:
         yield
-    except (ConfigError, StackError, ServerError, ModelError) as error:
+    except (ConfigError, RenderingError, StackError, ServerError, ModelError) as error:
         console.print(f"error: {error}", style="red", markup=False)
-        raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from None
+        raise typer.Exit(2 if isinstance(error, ConfigError | RenderingError) else 1) from None
 
 
 def _config(stack: str, model: str, chunk_tokens: int | None, engine_memory_gib: float | None) -> RunConfig:
@@ -98,6 +102,59 @@ def prepare_model(model: ModelOption = DEFAULT_MODEL) -> None:
     with _clear_errors():
         ready = prepare(run_config(stack="auto", model=model, report_dir=Path()).stack.model, console.print)
         console.print(f"model: {ready.folder}", markup=False)
+
+
+@app.command("diagnose")
+def diagnose_log(
+    file: Annotated[
+        Path, typer.Argument(help="requests, one a line: OpenAI chat, a vLLM log, a Langfuse export")
+    ],
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="a folder with tokenizer.json and a chat template")
+    ] = None,
+    block_tokens: Annotated[int, typer.Option(min=1, help="the engine's block")] = 32,
+    chunk_tokens: Annotated[int, typer.Option(min=1, help="LMCache's chunk, a multiple of the block")] = 64,
+    remembered_blocks: Annotated[
+        int, typer.Option(min=1, help="blocks that a cache holds")
+    ] = REMEMBERED_BLOCKS,
+    min_hit_rate: Annotated[
+        float, typer.Option(help="exit with 1 if the prediction is not above, per cent")
+    ] = 0.0,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    html: Annotated[Path | None, typer.Option(help="write a page")] = None,
+) -> None:
+    """Predict what a log of requests reuses, and name what stands in the way. Offline; nothing is asked."""
+    with _clear_errors():
+        bar = percent("--min-hit-rate", min_hit_rate) / 100
+        if chunk_tokens % block_tokens:
+            raise ConfigError(f"--chunk-tokens is {chunk_tokens}, but must be a multiple of {block_tokens}.")
+        renderer = _renderer(tokenizer)
+        try:
+            with file.open(errors="replace") as lines:
+                found = diagnose(
+                    lines, renderer, block_tokens=block_tokens, chunk_tokens=chunk_tokens,
+                    remembered_blocks=remembered_blocks,
+                )  # fmt: skip
+        except OSError as error:
+            raise ConfigError(f"{file} cannot be read: {error.strerror}.") from None
+        if not found.requests:
+            raise ConfigError(f"{file} holds no request; {len(found.broken_lines)} lines could not be read.")
+    if html:
+        html.write_text(diagnosis_page(found, file.name))
+    print(json.dumps(found.document())) if as_json else console.print(diagnosis_text(found), markup=False)
+    if min_hit_rate and found.hit_rate <= bar:
+        raise typer.Exit(1)
+
+
+def _renderer(tokenizer: Path | None) -> Renderer:
+    if tokenizer:
+        return Renderer.from_folder(tokenizer)
+    if not small_model_folder().is_dir():
+        raise ConfigError(
+            "no tokenizer: the tutorial's own model is not prepared here.\n"
+            "To fix: lmcache-tutorial prepare, or --tokenizer FOLDER"
+        )
+    return Renderer.from_folder(small_model_folder(), CHAT_TEMPLATE)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ import pytest
 from .config import RunConfig, langfuse_variables_set, redact
 from .doctor import ENGINES
 from .lessons import lesson_id, parse_header, sentence
-from .report import percent, write_report
+from .pages import percent
+from .report import write_report
 from .results import RunRecord, write_results
 from .stack import Stack, kept_servers
 

@@ -1,0 +1,61 @@
+"""What every page shares: the template environment, and how numbers are printed. Light: no matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+
+def page_environment() -> Environment:
+    """Return an environment that escapes everything and fails on what is missing."""
+    environment = Environment(
+        loader=PackageLoader("lmcache_tutorial"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"percent": percent, "seconds": seconds, "figure": figure, "summary": summary}
+    return environment
+
+
+def percent(fraction: float | None) -> str:
+    """Print a fraction of 1.
+
+    >>> percent(0.98765), percent(None)
+    ('98.8 %', '–')
+    """
+    return "–" if fraction is None else f"{fraction * 100:.1f} %"
+
+
+def seconds(value: float | None) -> str:
+    """Print a time.
+
+    >>> seconds(163.2), seconds(2.345), seconds(0.0123), seconds(None)
+    ('2 min 43 s', '2.35 s', '12 ms', '–')
+    """
+    if value is None:
+        return "–"
+    if value >= 60:
+        return f"{value // 60:.0f} min {value % 60:.0f} s"
+    return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.0f} ms"
+
+
+def figure(value: Any, unit: str = "") -> str:
+    """Print a number with its unit, thousands apart.
+
+    >>> figure(23040, "bytes"), figure(0.5, "s")
+    ('23,040 bytes', '0.5 s')
+    """
+    text = f"{value:,.4g}" if isinstance(value, float) and not value.is_integer() else f"{value:,.0f}"
+    return f"{text} {unit}".strip()
+
+
+def summary(values: Sequence[float], unit: str = "") -> str:
+    """Print the values of the rounds: the one that all share, or their range.
+
+    >>> summary([96, 96, 96], "tokens"), summary([1, 2, 3], "tokens")
+    ('96 tokens', '1 to 3 tokens')
+    """
+    if len(set(values)) == 1:
+        return figure(values[0], unit)
+    return f"{figure(min(values))} to {figure(max(values), unit)}"
