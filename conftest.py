@@ -6,6 +6,7 @@ pytest_plugins = [
     "fixtures.ask",
     "fixtures.corpus",
     "fixtures.graphs",
+    "fixtures.agents",
     "fixtures.pairs",
     "fixtures.report",
     "fixtures.benchmarks",

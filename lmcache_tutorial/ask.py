@@ -48,7 +48,9 @@ class Asker:
             http_client=self._client, **options,
         )  # type: ignore[call-arg]  # fmt: skip
 
-    def __call__(self, graph: Any, state: Mapping[str, Any], *, start: Start = "as it is") -> Turn:
+    def __call__(
+        self, graph: Any, state: Mapping[str, Any], *, start: Start = "as it is", thread: str | None = None
+    ) -> Turn:
         """Run a graph once and return its Turn.
 
         Args:
@@ -57,6 +59,7 @@ class Asker:
             start: what the caches hold of the first call's prompt. ``cold``: nothing. ``engine``: the
                 engine's own prefix cache holds a part. ``lmcache``: the engine's cache is emptied first, so
                 that what is reused comes from LMCache. The call proves it.
+            thread: the conversation that a graph with a checkpointer goes on with.
 
         Raises:
             CacheStateError: the first call shows that the caches held something else.
@@ -68,7 +71,10 @@ class Asker:
         before = self._meter.begin()
         trace_id, handler = self.traces.handler()
         with tracing_context(enabled=False):  # LangSmith, if the environment switches it on
-            final = graph.invoke(state, config={"callbacks": [handler], "run_name": "turn"})
+            final = graph.invoke(
+                state,
+                config={"callbacks": [handler], "run_name": "turn", "configurable": {"thread_id": thread}},
+            )
         calls = self._meter.finish()
         parallel = any(call.tokens is None for call in calls)
         after = self.stack.wait_counted(before, [call.prompt_tokens for call in calls])

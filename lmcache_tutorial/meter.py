@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -63,7 +63,8 @@ class Meter(httpx.BaseTransport):
             self._running -= 1
             raise
         assert isinstance(response.stream, httpx.SyncByteStream)
-        stream = _TimedStream(response.stream, self, node, sent, response.status_code == 200)
+        body = json.loads(request.content)
+        stream = _TimedStream(response.stream, self, _Sent(node, sent, body), response.status_code == 200)
         return httpx.Response(
             response.status_code, headers=response.headers, stream=stream, extensions=response.extensions
         )
@@ -72,13 +73,13 @@ class Meter(httpx.BaseTransport):
         """Close the connections."""
         self._inner.close()
 
-    def ended(self, chunks: Sequence[tuple[float, bytes]], node: str, sent: float, ok: bool) -> None:
+    def ended(self, chunks: Sequence[tuple[float, bytes]], sent: _Sent, ok: bool) -> None:
         """Take in a finished response; called by its stream."""
         with self._lock:
             self._running -= 1
             if ok:
                 try:
-                    call = parse_stream(chunks, node=node, sent=sent)
+                    call = replace(parse_stream(chunks, node=sent.node, sent=sent.at), request=sent.body)
                     self._calls.append(call if self._overlapped else self._with_counters(call))
                 except Exception as error:  # raised by finish(): here it would end in the HTTP client
                     self._errors.append(error)
@@ -98,11 +99,20 @@ class Meter(httpx.BaseTransport):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What was sent, by which node, when [s, client clock]."""
+
+    node: str
+    at: float
+    body: dict[str, Any]
+
+
 class _TimedStream(httpx.SyncByteStream):
     """Passes bytes on untouched and remembers when each piece came; they are parsed after the last."""
 
-    def __init__(self, inner: httpx.SyncByteStream, meter: Meter, node: str, sent: float, ok: bool) -> None:
-        self._inner, self._meter, self._node, self._sent, self._ok = inner, meter, node, sent, ok
+    def __init__(self, inner: httpx.SyncByteStream, meter: Meter, sent: _Sent, ok: bool) -> None:
+        self._inner, self._meter, self._sent, self._ok = inner, meter, sent, ok
         self._chunks: list[tuple[float, bytes]] = []
 
     def __iter__(self) -> Iterator[bytes]:
@@ -112,7 +122,7 @@ class _TimedStream(httpx.SyncByteStream):
 
     def close(self) -> None:
         self._inner.close()
-        self._meter.ended(self._chunks, self._node, self._sent, self._ok)
+        self._meter.ended(self._chunks, self._sent, self._ok)
 
 
 def parse_stream(chunks: Sequence[tuple[float, bytes]], *, node: str, sent: float) -> Call:
@@ -139,7 +149,7 @@ def parse_stream(chunks: Sequence[tuple[float, bytes]], *, node: str, sent: floa
     for at, event in events:
         usage, metrics = event.get("usage") or usage, event.get("metrics") or metrics
         for choice in event.get("choices", []):
-            if content := choice["delta"].get("content"):
+            if content := _content(choice["delta"]):
                 times.append(at)
                 text.append(content)
             logprobs += [token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or []]
@@ -164,6 +174,13 @@ def parse_stream(chunks: Sequence[tuple[float, bytes]], *, node: str, sent: floa
         logprobs=tuple(logprobs),
         tokens=None,
     )
+
+
+def _content(delta: dict[str, Any]) -> str:
+    """Return what a delta adds to the answer: text, or a piece of a tool call."""
+    calls = [call.get("function") or {} for call in delta.get("tool_calls") or []]
+    pieces = [part for call in calls for part in (call.get("name"), call.get("arguments"))]
+    return "".join(piece for piece in [delta.get("content"), *pieces] if piece)
 
 
 def _events(chunks: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float, bytes]]:

@@ -157,19 +157,16 @@ def divergence(first: Layout, second: Layout) -> Divergence | None:
     )
 
 
-def predicted_reuse(layouts: Sequence[Layout], reuse: Reuse) -> list[int]:
+def predicted_reuse(prompts: Sequence[Rendered], reuse: Reuse) -> list[int]:
     """Predict what each of a sequence of requests reuses of all before it, in a cache that forgets nothing.
 
     Returns:
         Reused tokens, one a request; the first is 0.
     """
     found = []
-    for place, layout in enumerate(layouts):
-        shared = (
-            shared_prefix_tokens(before.rendered.ids, layout.rendered.ids) for before in layouts[:place]
-        )
-        longest = max(shared, default=0)
-        found.append(reuse(longest, len(layout.rendered)) if longest else 0)
+    for place, prompt in enumerate(prompts):
+        longest = max((shared_prefix_tokens(before.ids, prompt.ids) for before in prompts[:place]), default=0)
+        found.append(reuse(longest, len(prompt)) if longest else 0)
     return found
 
 
@@ -210,6 +207,6 @@ def better_order(
     ordered = tuple(best_order(turn) for turn in turns)
 
     def total(order: Sequence[Sequence[Segment]]) -> int:
-        return sum(predicted_reuse([lay_out(turn, renderer) for turn in order], reuse))
+        return sum(predicted_reuse([lay_out(turn, renderer).rendered for turn in order], reuse))
 
     return ordered if total(ordered) > total(given) else given

@@ -72,7 +72,8 @@ class Call:
     ``ttft_s``: request sent to first chunk with content, client clock. ``engine_ttft_s``: the engine's own,
     from its histogram around this call; ``None`` where other calls shared the window. ``queue_s`` and
     ``prefill_s`` are the engine's per-request figures, ``itl_s`` the gaps between chunks with content.
-    ``tokens`` is ``None`` for calls that ran in parallel: only their window has a split.
+    ``tokens`` is ``None`` for calls that ran in parallel: only their window has a split. ``request`` is the
+    body that was sent: model, messages, tools.
     """
 
     node: str
@@ -88,6 +89,7 @@ class Call:
     text: str
     logprobs: tuple[float, ...]
     tokens: TokenSources | None
+    request: dict[str, Any] = field(repr=False, default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

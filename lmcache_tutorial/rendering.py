@@ -90,8 +90,8 @@ class Renderer:
         """
         try:
             return self._template.render(
-                messages=[dict(message) for message in messages], tools=list(tools) if tools else None,
-                add_generation_prompt=True, bos_token="", eos_token="",
+                messages=[_as_the_server_does(message) for message in messages],
+                tools=list(tools) if tools else None, add_generation_prompt=True, bos_token="", eos_token="",
             )  # fmt: skip
         except (TemplateError, TypeError) as error:
             raise RenderingError(f"the chat template refuses this request: {error}") from error
@@ -101,6 +101,18 @@ class Renderer:
         text = self.text(messages, tools)
         encoded = self.tokenizer.encode(text, add_special_tokens=False)
         return Rendered(text, tuple(encoded.ids), tuple(encoded.offsets))
+
+
+def _as_the_server_does(message: Message) -> dict[str, Any]:
+    """Copy a message; vLLM hands the arguments of a tool call to the template as an object, not as text."""
+    copied = dict(message)
+    if calls := copied.get("tool_calls"):
+        functions = [dict(call["function"]) for call in calls]
+        for function in functions:
+            if isinstance(function["arguments"], str):
+                function["arguments"] = json.loads(function["arguments"] or "{}")
+        copied["tool_calls"] = [{**call, "function": f} for call, f in zip(calls, functions, strict=True)]
+    return copied
 
 
 def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import jsonschema
 
 from .config import Thresholds
+from .diagnosis import Diagnosis
 from .gate import verdict, worst
 from .lessons import LessonHeader
 from .metrics import total
@@ -32,6 +33,7 @@ class LessonReport:
     measurements: list[dict[str, Any]] = field(default_factory=list)
     charts: list[dict[str, Any]] = field(default_factory=list)
     traces: list[dict[str, Any]] = field(default_factory=list)
+    diagnoses: list[dict[str, Any]] = field(default_factory=list)
     headline_figures: dict[str, Any] = field(default_factory=dict)
 
     def compare(
@@ -58,11 +60,12 @@ class LessonReport:
         self,
         *,
         hit_rate: float | None = None,
+        static_hit_rate: float | None = None,
         ttft_drop: Interval | None = None,
         tokens: TokenSources | None = None,
     ) -> None:
         """State the lesson's figures for the summary line; fractions of 1, tokens of the warm window."""
-        figures: dict[str, Any] = {"hit_rate": hit_rate}
+        figures: dict[str, Any] = {"hit_rate": hit_rate, "static_hit_rate": static_hit_rate}
         if ttft_drop:
             figures |= {
                 "ttft_drop": ttft_drop.value, "ttft_drop_low": ttft_drop.low, "ttft_drop_high": ttft_drop.high
@@ -85,6 +88,10 @@ class LessonReport:
         """Add a chart by its data; ``kind`` is a key of :data:`plotting.KINDS`."""
         data = [list(row) for row in rows]
         self.charts.append({"name": name, "kind": kind, "axis": axis, "columns": list(columns), "rows": data})
+
+    def diagnosis(self, name: str, found: Diagnosis) -> None:
+        """Show a diagnosis: the predicted hit rate before and after, and where the prefix breaks."""
+        self.diagnoses.append({"name": name, **found.document()})
 
     def trace(self, name: str, trace_id: str, spans: Sequence[SpanRecord]) -> None:
         """Show one turn's trace as a waterfall."""
@@ -153,6 +160,7 @@ class RunRecord:
             "measurements": lesson.measurements,
             "charts": lesson.charts,
             "traces": lesson.traces,
+            "diagnoses": lesson.diagnoses,
         }
 
 

@@ -149,11 +149,11 @@ def test_lesson4_only_whole_blocks_and_chunks_are_reused(
     found: dict[str, list[int]] = {"engine": [], "lmcache": []}
     for words in ADDED_WORDS:
         manual = fresh(read(SHORT)) + " more" * words
-        layouts = [pairs.send(with_clock(manual, 1.0), "cold")[0]]
+        prompts = [pairs.send(with_clock(manual, 1.0), "cold")[0].rendered]
         for start, form in (("engine", pairs.engine), ("lmcache", pairs.lmcache)):
             layout, turn = pairs.send(with_clock(manual, 1.0), start)
-            layouts.append(layout)
-            expected[start].append(predicted_reuse(layouts, form)[-1])
+            prompts.append(layout.rendered)
+            expected[start].append(predicted_reuse(prompts, form)[-1])
             found[start].append(turn.tokens.reused)
     for start in found:
         report.compare(f"Reused as text grows, {start}", predicted=expected[start], measured=found[start])

@@ -63,7 +63,7 @@ def two_turns(draw):
 @given(two_turns(), st.sampled_from([BLOCK, partial(lmcache_reusable_tokens, chunk=8)]))
 def test_the_better_order_is_never_predicted_worse_than_the_given(turns, reuse):
     def total(order):
-        return sum(predicted_reuse([lay_out(turn, RENDERER) for turn in order], reuse))
+        return sum(predicted_reuse([lay_out(turn, RENDERER).rendered for turn in order], reuse))
 
     chosen = better_order(turns, RENDERER, reuse)
     assert total(chosen) >= total(turns)
@@ -78,8 +78,8 @@ def test_predictions_are_monotone_in_the_shared_prefix(length, more, unit):
         turns = [
             [Segment("manual", "static", "x" * shared), Segment("clock", "turn", stamp)] for stamp in "ab"
         ]
-        layouts = [lay_out(turn, RENDERER) for turn in turns]
-        return predicted_reuse(layouts, partial(reusable_tokens, block=unit, chunk=2 * unit))[1]
+        prompts = [lay_out(turn, RENDERER).rendered for turn in turns]
+        return predicted_reuse(prompts, partial(reusable_tokens, block=unit, chunk=2 * unit))[1]
 
     assert reused(length) <= reused(length + more)
 
@@ -152,7 +152,7 @@ def test_the_template_renders_tools_calls_and_messages_without_content():
     assert text == (
         "<|im_start|>system\nS\n\n# Tools\n" + '{"type": "function", "function": {"name": "f"}}<|im_end|>\n'
         "<|im_start|>user\nU<|im_end|>\n"
-        '<|im_start|>assistant\n<tool_call>{"name": "f", "arguments": "{}"}</tool_call><|im_end|>\n'
+        '<|im_start|>assistant\n<tool_call>{"name": "f", "arguments": {}}</tool_call><|im_end|>\n'
         "<|im_start|>tool\nT<|im_end|>\n<|im_start|>assistant\n"
     )
 

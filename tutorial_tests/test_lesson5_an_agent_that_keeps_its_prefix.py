@@ -1,0 +1,228 @@
+"""Lesson 5. An agent that keeps its prefix.
+
+Question      A router, three experts, tools, many turns: what makes an agent's prompts reusable?
+You will see  one agent with four ways to treat its history, request by request as predicted; which of them
+              lose the prefix, and where; and why experts that start side by side pay three times.
+Time          2 minutes.
+Hardware      any; 2 CPU cores are enough.
+Builds on     Lesson 4: static first, dynamic last.
+"""
+
+# %% [markdown]
+# ## 1. The workload
+# A conversation of four turns about one manual. Each turn makes three requests: route the question to an
+# expert, let the expert call a tool, answer. The graph is the same in every arm; only the *policy* differs,
+# the few lines that decide with which messages a request begins.
+
+# %%
+import json
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import pytest
+from langchain_core.messages import BaseMessage, SystemMessage
+
+from fixtures.agents import EXPERTS, Agents, Policy
+from fixtures.corpus import Read
+from lmcache_tutorial.ask import Asker
+from lmcache_tutorial.config import Thresholds
+from lmcache_tutorial.corpus import Document, fresh
+from lmcache_tutorial.diagnose import diagnose
+from lmcache_tutorial.metrics import hit_rate, total
+from lmcache_tutorial.predict import reusable_tokens
+from lmcache_tutorial.prompts import predicted_reuse
+from lmcache_tutorial.records import Call, Turn
+from lmcache_tutorial.results import LessonReport
+from lmcache_tutorial.stack import Stack
+from lmcache_tutorial.tracing import Traces
+
+MANUAL, PASTED = (Document("lmcache-source", size=size, seed=5) for size in ("medium", "short"))
+TURNS, PASTED_CHARACTERS = 4, 350
+KEPT, STEP = 2, 4  # messages that a trim keeps, and the large step in which it drops
+
+
+def append_only(manual: str, history: Sequence[BaseMessage]) -> list[BaseMessage]:
+    return [SystemMessage(manual), *history]
+
+
+def rewritten(manual: str, history: Sequence[BaseMessage]) -> list[BaseMessage]:
+    topic = str(history[-2].content)[:40] if history else "nothing yet"
+    return [SystemMessage(f"So far the user asked about: {topic}\n\n{manual}"), *history]
+
+
+def sliding(manual: str, history: Sequence[BaseMessage]) -> list[BaseMessage]:
+    return [SystemMessage(manual), *history[-KEPT:]]
+
+
+def large_steps(manual: str, history: Sequence[BaseMessage]) -> list[BaseMessage]:
+    dropped = max(0, len(history) - KEPT) // STEP * STEP
+    return [SystemMessage(manual), *history[dropped:]]
+
+
+POLICIES: dict[str, Policy] = {
+    "append only": append_only, "large steps": large_steps, "sliding trim": sliding, "rewritten": rewritten
+}  # fmt: skip
+
+
+# %% [markdown]
+# ## 2. The prediction
+# Every request is rendered as the server renders it, tools and tool calls included, and compared with all
+# that the conversation has asked before. The largest shared prefix, rounded down, is what must be reused. Which
+# policy is best? Which is worst, and is a sliding window any good?
+
+
+# %%
+def predict(stack: Stack, calls: Sequence[Call]) -> list[int]:
+    """What each request was to reuse of those before it [tokens]."""
+    prompts = []
+    for call in calls:
+        messages, tools = call.request["messages"], call.request.get("tools", [])
+        prompts.append(stack.renderer.render(messages, tools))
+        assert list(prompts[-1].ids) == stack.tokenize(messages, tools), "our rendering is not the server's"
+    both = partial(reusable_tokens, block=stack.block_tokens, chunk=stack.chunk_tokens)
+    return predicted_reuse(prompts, both)
+
+
+# %% [markdown]
+# ## 3. The measurement
+# Each arm talks about a new copy of the manual. The requests of a turn come one after the other, so each has
+# its own counts; TTFT and cached tokens are read node by node from the turn's Langfuse trace.
+
+
+# %%
+@pytest.fixture(scope="module")
+def talks(ask: Asker, agents: Agents, read: Read) -> dict[str, list[Turn]]:
+    """Four turns under each policy."""
+    pasted = read(PASTED)
+
+    def talk(policy: Policy) -> list[Turn]:
+        graph, manual = agents.talk(policy), fresh(read(MANUAL))
+        questions = [pasted[n * PASTED_CHARACTERS :][:PASTED_CHARACTERS] for n in range(TURNS)]
+        return [
+            ask(graph, {"manual": manual, "question": f"{question}\nWhat is this?"}, thread=manual[:40],
+                start="as it is" if number else "cold")
+            for number, question in enumerate(questions)
+        ]  # fmt: skip
+
+    return {name: talk(policy) for name, policy in POLICIES.items()}
+
+
+@pytest.fixture(scope="module")
+def fan_outs(ask: Asker, agents: Agents, read: Read) -> dict[str, Turn]:
+    """Three experts over one cold manual, in three ways."""
+    graphs = {
+        "one after the other": agents.fan_out(parallel=False),
+        "side by side": agents.fan_out(parallel=True),
+        "one short request, then side by side": agents.fan_out(parallel=True, warm_up=True),
+    }
+    return {name: ask(graph, {"manual": fresh(read(MANUAL))}) for name, graph in graphs.items()}
+
+
+def calls(turns: Sequence[Turn]) -> list[Call]:
+    return [call for turn in turns for call in turn.calls]
+
+
+def warm_rate(turns: Sequence[Turn]) -> float:
+    """The hit rate of all turns but the first."""
+    return hit_rate(turn.tokens for turn in turns[1:])
+
+
+# %% [markdown]
+# ## 4. The claims
+
+
+# %%
+def test_lesson5_every_request_reuses_what_was_predicted(
+    talks: dict[str, list[Turn]], stack: Stack, report: LessonReport
+) -> None:
+    expected = {name: predict(stack, calls(turns)) for name, turns in talks.items()}
+    found = {name: [c.tokens.reused for c in calls(turns) if c.tokens] for name, turns in talks.items()}
+    for name in talks:
+        report.compare(f"Reused by each request, {name}", predicted=expected[name], measured=found[name])
+    assert found == expected
+
+
+def test_lesson5_an_append_only_agent_is_above_the_hit_rate_bar(
+    talks: dict[str, list[Turn]], report: LessonReport, traces: Traces, bars: Thresholds
+) -> None:
+    turns = talks["append only"]
+    tokens = total(turn.tokens for turn in turns[1:])
+    report.headline(hit_rate=warm_rate(turns), tokens=tokens)
+    report.served("Who served turns 2 to 4", {n: [t.tokens for t in talk[1:]] for n, talk in talks.items()})
+    report.trace("the last turn, append only", turns[-1].trace_id, traces.of(turns[-1]))
+    assert warm_rate(turns) > bars.min_hit_rate
+
+
+def test_lesson5_each_node_tells_its_ttft_and_its_hits_in_the_trace(
+    talks: dict[str, list[Turn]], report: LessonReport, traces: Traces
+) -> None:
+    spans = [
+        span for turn in talks["append only"][1:] for span in traces.of(turn) if span.kind == "generation"
+    ]
+    nodes = {node: [span for span in spans if span.node == node] for node in ("route", "expert", "answer")}
+    report.rounds(
+        "TTFT by node, from the trace", {n: [s.ttft_s or 0.0 for s in found] for n, found in nodes.items()}
+    )
+    assert all(span.ttft_s and span.cached_tokens for span in spans)
+    assert {node: len(found) for node, found in nodes.items()} == dict.fromkeys(nodes, TURNS - 1)
+
+
+def test_lesson5_every_other_policy_reuses_less(talks: dict[str, list[Turn]], report: LessonReport) -> None:
+    rates = {name: warm_rate(turns) for name, turns in talks.items()}
+    report.rounds("Hit rate of turns 2 to 4", {name: [rate] for name, rate in rates.items()}, unit="of 1")
+    assert rates["append only"] > rates["large steps"] > rates["sliding trim"] > rates["rewritten"]
+
+
+# %% [markdown]
+# Why do they reuse less? `diagnose` reads the requests that were sent, as it would read the log of a
+# deployment (`lmcache-tutorial diagnose FILE.jsonl`), and names the segment in which the prefix breaks.
+
+
+# %%
+def test_lesson5_the_diagnosis_names_where_the_prefix_breaks(
+    talks: dict[str, list[Turn]], stack: Stack, report: LessonReport
+) -> None:
+    culprits: dict[str, Any] = {}
+    for name, turns in talks.items():
+        lines = [json.dumps(turn.calls[0].request) for turn in turns]  # the first request of each turn
+        found = diagnose(
+            lines, stack.renderer, block_tokens=stack.block_tokens, chunk_tokens=stack.chunk_tokens
+        )
+        report.diagnosis(f"{name}, the first request of each turn", found)
+        culprits[name] = (found.culprits[0].kind, found.culprits[0].segment) if found.culprits else None
+    assert culprits == {
+        "append only": None,
+        "large steps": ("history_trimmed", "history"),
+        "sliding trim": ("history_trimmed", "history"),
+        "rewritten": ("user_text_above_static", "system"),
+    }
+
+
+# %% [markdown]
+# Three experts that start side by side on a cold manual cannot help each other: none has finished when the
+# next begins. One short request first, and all three find the manual.
+
+
+# %%
+def test_lesson5_one_request_ahead_mends_a_parallel_fan_out(
+    fan_outs: dict[str, Turn], report: LessonReport
+) -> None:
+    served = {name: turn.tokens for name, turn in fan_outs.items()}
+    report.served("Three experts, one manual", {name: [tokens] for name, tokens in served.items()})
+    waits = {name: [c.ttft_s for c in turn.calls if c.node in EXPERTS] for name, turn in fan_outs.items()}
+    report.rounds("TTFT of the three experts", waits)
+    side, ahead, after = (
+        served["side by side"],
+        served["one short request, then side by side"],
+        served["one after the other"],
+    )
+    assert side.reused < after.reused
+    assert ahead.computed < side.computed
+
+
+# %% [markdown]
+# ## 5. Exercises
+# 1. Give each expert a system prompt of its own, above the manual. Predict the reuse of `expert`, then run.
+# 2. Let `KEPT` grow to 4. Which policy gains, and at which turn does it fall?
+# 3. Leave the tools out of the router's request. Where does its prompt part from the expert's?
