@@ -173,23 +173,21 @@ def tool(name: str) -> Segment:
     return Segment(name, "static", json.dumps({"type": "function", "function": function}), "tools")
 
 
-def listing(manual: str, tools: Sequence[str], keys: Sequence[str]) -> list[Segment]:
+def listing(rules: str, manual: str, tools: Sequence[str], keys: Sequence[str]) -> list[Segment]:
     record = Segment("record", "static", json.dumps({key: len(key) for key in keys}))
-    return [record, *map(tool, tools), Segment("manual", "static", manual, "user"), QUESTION]
+    manual_below = Segment("manual", "static", manual, "user")
+    return [Segment("rules", "static", rules), record, *map(tool, tools), manual_below, QUESTION]
 
 
 def test_lesson4_another_order_of_tools_or_keys_breaks_the_prefix(
     pairs: Pairs, read: Read, report: LessonReport
 ) -> None:
     one, other = ["class", "function", "option", "metric"], ["metric", "option", "class", "function"]
+    arms = {"sorted": (one, one), "tools shuffled": (other, one), "keys shuffled": (one, other)}
     asked, culprits = [], {}
-    for name, tools, keys in (
-        ("sorted", one, one),
-        ("tools shuffled", other, one),
-        ("keys shuffled", one, other),
-    ):
-        manual = fresh(read(SHORT))
-        pair = pairs.ask(listing(manual, one, one), listing(manual, tools, keys))
+    for name, (tools, keys) in arms.items():
+        head, manual = fresh("Answer from the manual."), read(SHORT)
+        pair = pairs.ask(listing(head, manual, one, one), listing(head, manual, tools, keys))
         report.compare(f"Reused, {name}", predicted=predicted([pair]), measured=measured([pair]))
         parted = divergence(*pair.layouts)
         culprits[name] = parted.segment if parted else None

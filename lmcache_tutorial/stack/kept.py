@@ -144,7 +144,7 @@ def _write(stack: Stack) -> None:
         "identity": identity(stack.config, stack.model),
         "config": asdict(stack.config),
         "lmcache_http": stack.lmcache_http,
-        "engine_has_lmcache": stack.engine_has_lmcache,
+        "engine_is_whole": stack.engine_has_lmcache and stack.engine_has_prefix_cache,
         "servers": [stack.lmcache.state(), stack.engine.state()],
     }
     partial = state_file().with_suffix(".partial")
@@ -179,13 +179,13 @@ def _reuse(
     progress(f"stack: reusing the kept stack at {servers['vllm'].url}")
     stack = Stack(
         run.stack, model, servers["vllm"], servers["lmcache"], state["lmcache_http"], progress,
-        on_restart=_write, lease=lease, kept=True, engine_has_lmcache=state["engine_has_lmcache"],
+        on_restart=_write, lease=lease, kept=True,
     )  # fmt: skip
     if not (lmcache_answers(stack) and engine_answers(stack)):
         raise StackError(
             f"the kept stack runs but does not answer.\n  checked  {stack.engine.url}\n{FIX_DOWN}"
         )
-    if not stack.engine_has_lmcache:  # a run was cut off in a control without it
+    if not state["engine_is_whole"]:  # a run was cut off while its engine lacked a cache
         stack.restart_engine()
     return stack
 

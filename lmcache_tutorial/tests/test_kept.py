@@ -29,7 +29,7 @@ def servers(tmp_path):
     state_file().parent.mkdir(parents=True)
     state = {
         "identity": "another", "config": {"chunk_tokens": 128}, "lmcache_http": "http://127.0.0.1:1",
-        "engine_has_lmcache": True, "servers": [server.state() for server in started],
+        "engine_is_whole": True, "servers": [server.state() for server in started],
     }  # fmt: skip
     state_file().write_text(json.dumps(state))
     yield started
