@@ -25,7 +25,7 @@ from lmcache_tutorial.model import small_model_folder
 ROUNDS = 5
 LIMIT_S = 120
 TURNS = 6
-CHARACTERS_PER_TOKEN = 3.3
+CHARACTERS_PER_TOKEN = 3.7
 
 
 def write_log(path: Path, tokens: int) -> int:

@@ -171,13 +171,14 @@ def _same_json(first: str, second: str, at: int) -> bool:
 
 
 def _same_passages(first: str, second: str) -> bool:
+    """Tell whether most passages, or lines, stand in both texts, but in another order."""
     for split in (_paragraphs, _lines):
-        one, other = Counter(split(first)), Counter(split(second))
-        shared = sum((one & other).values())
-        total = max(sum(one.values()), sum(other.values()))
-        kept_first = [p for p in split(first) if p in other]
-        kept_second = [p for p in split(second) if p in one]
-        if shared >= 2 and 2 * shared > total and kept_first != kept_second:
+        one, other = split(first), split(second)
+        alone = {p for p, count in Counter(one).items() if count == 1} & {
+            p for p, count in Counter(other).items() if count == 1
+        }
+        in_first, in_second = [p for p in one if p in alone], [p for p in other if p in alone]
+        if len(alone) >= 2 and 2 * len(alone) > max(len(one), len(other)) and in_first != in_second:
             return True
     return False
 

@@ -144,6 +144,7 @@ def parse_stream(chunks: Sequence[tuple[float, bytes]], *, node: str, sent: floa
     times: list[float] = []
     text: list[str] = []
     logprobs: list[float] = []
+    generated: list[int] = []
     usage: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     for at, event in events:
@@ -152,6 +153,7 @@ def parse_stream(chunks: Sequence[tuple[float, bytes]], *, node: str, sent: floa
             if content := _content(choice["delta"]):
                 times.append(at)
                 text.append(content)
+            generated += choice.get("token_ids") or []
             logprobs += [token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or []]
     details = usage.get("prompt_tokens_details")
     if not times or details is None:
@@ -173,6 +175,7 @@ def parse_stream(chunks: Sequence[tuple[float, bytes]], *, node: str, sent: floa
         text="".join(text),
         logprobs=tuple(logprobs),
         tokens=None,
+        generated=tuple(generated),
     )
 
 

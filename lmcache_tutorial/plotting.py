@@ -67,9 +67,8 @@ def parts_chart(axes: Axes, frame: pd.DataFrame) -> None:
     arm, *parts = frame.columns
     left = pd.Series(0.0, index=frame.index)
     for number, part in enumerate(parts):
-        axes.barh(
-            frame.index, frame[part], left=left, color=SERIES[number % len(SERIES)], height=0.6, label=part
-        )
+        colour = SERIES[COLOURS.get(part, number % len(SERIES))]
+        axes.barh(frame.index, frame[part], left=left, color=colour, height=0.6, label=part)
         left = left + frame[part]
     axes.set_yticks(range(len(frame)), [_label(name) for name in frame[arm]])
     axes.invert_yaxis()

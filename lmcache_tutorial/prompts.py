@@ -157,15 +157,25 @@ def divergence(first: Layout, second: Layout) -> Divergence | None:
     )
 
 
-def predicted_reuse(prompts: Sequence[Rendered], reuse: Reuse) -> list[int]:
+def predicted_reuse(
+    prompts: Sequence[Rendered], reuse: Reuse, generated: Sequence[Sequence[int]] = ()
+) -> list[int]:
     """Predict what each of a sequence of requests reuses of all before it, in a cache that forgets nothing.
+
+    Args:
+        prompts: the requests as rendered, in the order in which they are asked.
+        reuse: the cache's rounding.
+        generated: the token ids of each answer. An engine keeps them behind their prompt, all but the last,
+            whose KV is never computed; a later prompt that repeats an answer reuses them too.
 
     Returns:
         Reused tokens, one a request; the first is 0.
     """
+    answers = [tuple(answer[:-1]) for answer in generated] or [()] * len(prompts)
+    held = [(*prompt.ids, *answer) for prompt, answer in zip(prompts, answers, strict=True)]
     found = []
     for place, prompt in enumerate(prompts):
-        longest = max((shared_prefix_tokens(before.ids, prompt.ids) for before in prompts[:place]), default=0)
+        longest = max((shared_prefix_tokens(before, prompt.ids) for before in held[:place]), default=0)
         found.append(reuse(longest, len(prompt)) if longest else 0)
     return found
 

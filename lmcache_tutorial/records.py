@@ -73,7 +73,8 @@ class Call:
     from its histogram around this call; ``None`` where other calls shared the window. ``queue_s`` and
     ``prefill_s`` are the engine's per-request figures, ``itl_s`` the gaps between chunks with content.
     ``tokens`` is ``None`` for calls that ran in parallel: only their window has a split. ``request`` is the
-    body that was sent: model, messages, tools.
+    body that was sent: model, messages, tools. ``generated`` has the answer's token ids where the request
+    asked for them (``return_token_ids``).
     """
 
     node: str
@@ -90,6 +91,7 @@ class Call:
     logprobs: tuple[float, ...]
     tokens: TokenSources | None
     request: dict[str, Any] = field(repr=False, default_factory=dict)
+    generated: tuple[int, ...] = field(repr=False, default=())
 
 
 @dataclass(frozen=True, slots=True)

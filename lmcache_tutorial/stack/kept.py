@@ -144,7 +144,7 @@ def _write(stack: Stack) -> None:
         "identity": identity(stack.config, stack.model),
         "config": asdict(stack.config),
         "lmcache_http": stack.lmcache_http,
-        "engine_is_whole": stack.engine_has_lmcache and stack.engine_has_prefix_cache,
+        "engine_is_whole": stack.engine_has_lmcache,
         "servers": [stack.lmcache.state(), stack.engine.state()],
     }
     partial = state_file().with_suffix(".partial")
@@ -185,7 +185,7 @@ def _reuse(
         raise StackError(
             f"the kept stack runs but does not answer.\n  checked  {stack.engine.url}\n{FIX_DOWN}"
         )
-    if not state["engine_is_whole"]:  # a run was cut off while its engine lacked a cache
+    if not state["engine_is_whole"]:  # a run was cut off in a control without LMCache
         stack.restart_engine()
     return stack
 

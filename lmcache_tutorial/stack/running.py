@@ -28,7 +28,7 @@ SETTLE_LIMIT_S = 30.0  # storing 8,000 tokens takes well under a second here
 class Stack:
     """Real servers on this machine. Sizes in tokens; times in seconds.
 
-    ``lmcache_http`` is the base address of LMCache's HTTP side. ``engine_has_…`` tells whether the
+    ``lmcache_http`` is the base address of LMCache's HTTP side. ``engine_has_lmcache`` tells whether the
     engine that runs now was started with the connector. ``lease`` holds the lock of a kept stack.
     """
 
@@ -42,7 +42,6 @@ class Stack:
     lease: IO[str] | None = None
     kept: bool = False
     engine_has_lmcache: bool = True
-    engine_has_prefix_cache: bool = True
     client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=60, trust_env=False))
 
     @property
@@ -156,12 +155,11 @@ class Stack:
                 )
             time.sleep(0.02)
 
-    def restart_engine(self, *, lmcache: bool = True, prefix_cache: bool = True) -> None:
+    def restart_engine(self, *, lmcache: bool = True) -> None:
         """Stop the engine and start it again on the same port; LMCache's server goes on.
 
         Args:
             lmcache: start it with LMCache's connector; ``False`` is the control.
-            prefix_cache: start it with its own prefix cache; ``False`` leaves LMCache alone to reuse.
 
         Raises:
             ServerError: it did not stop or did not become ready.
@@ -169,15 +167,14 @@ class Stack:
         self.engine.stop()
         self.engine = start_engine(
             self.config, self.model, port=self.engine.record.port, log=Path(self.engine.record.log),
-            lmcache_port=self.lmcache.record.port if lmcache else None, prefix_cache=prefix_cache,
+            lmcache_port=self.lmcache.record.port if lmcache else None,
         )  # fmt: skip
-        self.engine_has_lmcache, self.engine_has_prefix_cache = lmcache, prefix_cache
-        without = [name for name, has in (("LMCache", lmcache), ("its own cache", prefix_cache)) if not has]
+        self.engine_has_lmcache = lmcache
         wait_until_ready(
             [(self.engine, lambda: engine_answers(self))],
             timeout_s=self.config.ready_timeout_s,
             ready=lambda server, took: self.progress(
-                " without ".join(["stack: vllm restarted", *without]) + f", ready after {took:.0f} s"
+                f"stack: vllm restarted{'' if lmcache else ' without LMCache'}, ready after {took:.0f} s"
             ),
         )
         self.on_restart(self)
@@ -214,16 +211,10 @@ class Stack:
 
 
 def start_engine(
-    config: StackConfig,
-    model: Model,
-    *,
-    port: int,
-    log: Path,
-    lmcache_port: int | None,
-    prefix_cache: bool = True,
+    config: StackConfig, model: Model, *, port: int, log: Path, lmcache_port: int | None
 ) -> Server:
     """Start vLLM; it is not ready yet."""
-    command = engine_command(config, model, port=port, lmcache_port=lmcache_port, prefix_cache=prefix_cache)
+    command = engine_command(config, model, port=port, lmcache_port=lmcache_port)
     return Server.start("vllm", command, port=port, log=log, env=server_environment(config))
 
 
