@@ -17,7 +17,7 @@ from .culprits import ADVICE, Place, difference, kind_of, place
 from .diagnosis import Culprit, Diagnosis
 from .logs import Log, Logged
 from .predict import lmcache_reusable_tokens, shared_prefix_tokens
-from .rendering import Renderer
+from .rendering import Renderer, RenderingError
 from .replay import BlockMemory, Encoder
 
 REMEMBERED_BLOCKS = 1_000_000
@@ -86,11 +86,19 @@ def diagnose(
 
 
 def _rendered(log: Log, renderer: Renderer) -> Iterator[_Seen]:
-    encoder, requests = Encoder(renderer), iter(log)
-    while batch := list(islice(requests, BATCH)):
-        texts = [r.prompt if r.prompt is not None else renderer.text(r.messages, r.tools) for r in batch]
-        for request, text, ids in zip(batch, texts, encoder.encode(texts), strict=True):
+    encoder, texts = Encoder(renderer), _texts(log, renderer)
+    while batch := list(islice(texts, BATCH)):
+        for (request, text), ids in zip(batch, encoder.encode([text for _, text in batch]), strict=True):
             yield _Seen(_with_messages(request), text, ids)
+
+
+def _texts(log: Log, renderer: Renderer) -> Iterator[tuple[Logged, str]]:
+    for request in log:
+        try:
+            text = request.prompt
+            yield request, renderer.text(request.messages, request.tools) if text is None else text
+        except RenderingError:
+            log.broken.append(log.number)
 
 
 def _with_messages(request: Logged) -> Logged:
@@ -185,6 +193,5 @@ def _starts_with_system(request: Logged) -> bool:
 
 def _context(at: Place) -> tuple[str, str]:
     start = difference(at.first, at.second)
-    return at.second[max(0, start - CONTEXT_CHARACTERS) : start], at.second[
-        start : start + CONTEXT_CHARACTERS
-    ]
+    before = at.second[max(0, start - CONTEXT_CHARACTERS) : start]
+    return before, at.second[start : start + CONTEXT_CHARACTERS]

@@ -29,21 +29,26 @@ class Logged:
 
 @dataclass
 class Log:
-    """Reads lines one by one; keeps the numbers of the broken ones, and how many were something else."""
+    """Reads lines one by one; keeps the numbers of the broken ones, and how many were something else.
+
+    ``number`` is the line that was read last.
+    """
 
     lines: Iterable[str]
     broken: list[int] = field(default_factory=list)
     other: int = 0
+    number: int = 0
 
     def __iter__(self) -> Iterator[Logged]:
         """Yield the requests in the order of the log."""
-        for number, line in enumerate(self.lines, 1):
+        for line in self.lines:
+            self.number += 1
             if not line.strip():
                 continue
             try:
                 requests = parse_line(line)
             except (BrokenLineError, RecursionError):
-                self.broken.append(number)
+                self.broken.append(self.number)
                 continue
             self.other += not requests
             yield from requests

@@ -70,6 +70,14 @@ def test_broken_lines_are_counted_by_number():
     assert "broken lines        4: 3, 4, 6, 7" in diagnosis_text(found)
 
 
+def test_a_request_that_the_template_refuses_is_a_broken_line():
+    template = "{{ raise_exception('no tools') if tools else messages[0].content }}"
+    renderer = Renderer(RENDERER.tokenizer, template)
+    lines = [*log_of("nothing")[:2], log_of("tool_order")[0], log_of("nothing")[2]]
+    found = diagnose(lines, renderer, block_tokens=BLOCK, chunk_tokens=CHUNK)
+    assert (found.requests, found.broken_lines) == (3, [3])
+
+
 def test_other_forms_of_logs_are_read():
     message = {"role": "user", "content": [{"type": "text", "text": "Hi"}]}
     vllm = "(APIServer pid=7) DEBUG 11-24 06:17:32 [logger.py:71] Request chatcmpl-1 details: "
