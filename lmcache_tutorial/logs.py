@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 VLLM_PROMPT = re.compile(r"Request \S+ details: prompt: (?P<prompt>(['\"]).*?(?<!\\)\2), prompt_token_ids: ")
+VLLM_BODY = re.compile(r"Request \S+ JSON body: (?P<body>\{.*)")
 VLLM_LINE = re.compile(r"^(\(\w+ pid=\d+\) )?(INFO|DEBUG|WARNING|ERROR) ")
 OBSERVATION = "langfuse.observation."
 
@@ -41,6 +42,7 @@ class Log:
 
     def __iter__(self) -> Iterator[Logged]:
         """Yield the requests in the order of the log."""
+        bodies = False
         for line in self.lines:
             self.number += 1
             if not line.strip():
@@ -50,6 +52,10 @@ class Log:
             except (BrokenLineError, RecursionError):
                 self.broken.append(self.number)
                 continue
+            # vLLM writes a chat request twice, as it came and as it was rendered: once is enough.
+            bodies = bodies or (bool(VLLM_LINE.match(line)) and any(one.prompt is None for one in requests))
+            if bodies and any(one.prompt is not None for one in requests):
+                requests = []
             self.other += not requests
             yield from requests
 
@@ -64,6 +70,8 @@ def parse_line(line: str) -> list[Logged]:
     'Hi'
     """
     if VLLM_LINE.match(line):
+        if match := VLLM_BODY.search(line):
+            return [_request(_json(match["body"]))]
         match = VLLM_PROMPT.search(line)
         return [Logged(prompt=_literal(match["prompt"]))] if match else []
     try:

@@ -96,6 +96,17 @@ def test_other_forms_of_logs_are_read():
     assert (list(log), log.broken, log.other) == ([], [], 2)
 
 
+def test_a_request_that_a_vllm_log_holds_twice_counts_once():
+    lines = []
+    for number in range(3):
+        request = planted("timestamp: a clock", number, random.Random(1))
+        lines.append(f"DEBUG 11-24 Request c-{number} JSON body: {json.dumps(request)}")
+        text = RENDERER.text(request["messages"])
+        lines.append(f"DEBUG 11-24 Request c-{number} details: prompt: {text!r}, prompt_token_ids: [1], x")
+    found = run(lines)
+    assert (found.requests, found.other_lines, found.broken_lines) == (3, 3, [])
+
+
 def test_a_prompt_that_a_vllm_log_holds_is_taken_apart():
     prompts = [
         RENDERER.text(planted("timestamp: a clock", n, random.Random(1))["messages"]) for n in range(4)
