@@ -3,7 +3,7 @@
 Question      The engine's own cache serves a repeated prompt already: what does LMCache add?
 You will see  the same prompt served by nobody, by the engine's cache and by LMCache; an engine that restarts
               and finds its KV again; the same restart without LMCache; and answers equal to the last bit.
-Time          3 minutes, three of them engine starts.
+Time          3 minutes; most of it goes into three engine starts.
 Hardware      any; 2 CPU cores are enough.
 Builds on     Lesson 2: the engine reuses whole blocks.
 """

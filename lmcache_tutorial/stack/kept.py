@@ -19,7 +19,7 @@ from typing import IO, Any
 from ..config import RunConfig, StackConfig, cache_folder, server_environment
 from ..doctor import ENGINES, resources
 from ..model import Model, prepare
-from ..process import Server, ServerError, ServerRecord, free_port, wait_until_ready
+from ..process import Server, ServerRecord, free_port, wait_until_ready
 from .commands import lmcache_command
 from .running import Progress, Stack, engine_answers, lmcache_answers, start_engine
 
@@ -211,6 +211,3 @@ def _lock() -> IO[str] | None:
         handle.close()
         return None
     return handle
-
-
-__all__ = ["ServerError", "StackError", "identity", "kept_servers", "open_stack", "state_file", "take_down"]
