@@ -3,7 +3,7 @@
 Question      A clock stands in your prompt: what does its place cost?
 You will see  the same words reused wholly or not at all, by where one line stands; the curve between,
               predicted to the token; what rounding loses; and two orders that nobody looks at.
-Time          2 minutes.
+Time          3 minutes.
 Hardware      any; 2 CPU cores are enough.
 Builds on     Lesson 2: the shared prefix, rounded down to whole blocks.
 """
@@ -68,8 +68,8 @@ def measured(asked: list[Pair]) -> list[int]:
 # ## 3. The measurement
 # The first request of a pair is cold, for its manual carries a nonce; the second differs only in what the arm
 # changes. `pairs` checks each rendering against the server's own token ids. Two arms are timed: the clock at
-# the end over seven rounds, and the clock in front over three times as many of a shorter manual. To show that
-# there is *no* effect takes more rounds than to show a large one.
+# the end over seven rounds, and the clock in front over nine times as many of a shorter manual. To show that
+# there is *no* effect takes many more rounds than to show a large one.
 
 
 # %%
@@ -87,8 +87,8 @@ def places(pairs: Pairs, read: Read, sizes: LessonSizes) -> dict[str, list[Pair]
 
 @pytest.fixture(scope="module")
 def broken(pairs: Pairs, read: Read, sizes: LessonSizes) -> list[Pair]:
-    """The clock in front of a shorter manual, in 21 rounds."""
-    manuals = [fresh(read(MEDIUM)) for _ in range(3 * sizes.rounds)]
+    """The clock in front of a shorter manual, in 63 rounds."""
+    manuals = [fresh(read(MEDIUM)) for _ in range(9 * sizes.rounds)]
     return [pairs.ask(with_clock(manual, 0.0), with_clock(manual, 0.0)) for manual in manuals]
 
 
