@@ -39,8 +39,10 @@ IDENTIFIER = re.compile(
     r"|\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{6,}\b"
     r"|\b(?=[0-9A-Z]*\d)(?=[0-9A-Z]*[A-Z])[0-9A-Z]{8,}\b"
     r"|(?i:\b(?:id|session|request|trace|run|ticket|conversation|user|order|nonce)\b[ #:=\"']*)\d+"
+    r"|\b[A-Za-z]+\d{2,}\w*\b"  # u58234
     r"|\b\d{5,}\b"
 )
+SUMMARY = re.compile(r"summar|so far|earlier|previous", re.I)
 STATIC_CHARACTERS = 40  # as much equal text behind a change shows that something static was pushed down
 LABELS = re.compile(
     r"^\s*(?:\[?\(?\d+[\].):]|[-*•]|(?:passage|document|doc|source|chunk|context)\s*#?\d*\s*:)\s*", re.I
@@ -81,22 +83,24 @@ def kind_of(first: Logged, second: Logged, at: Place) -> str:
     if at.segment == "tools":
         return _tools_kind(first.tools, second.tools) or _text_kind(at.first, at.second) or "other"
     fine = _text_kind(at.first, at.second)
-    if at.segment == "history" or _trimmed(first.messages, second.messages):
-        if _trimmed(first.messages, second.messages):
-            return "history_trimmed"
-        return (
-            fine
-            if fine in ("timestamp", "request_id", "whitespace", "json_key_order")
-            else "history_rewritten"
-        )
+    trimmed = at.segment != "system" and _trimmed(first.messages, second.messages)
+    if trimmed or (at.segment == "history" and not fine):
+        return "history_trimmed" if trimmed else "history_rewritten"
     if fine:
         return fine
+    start = difference(at.first, at.second)
+    if _talked(second) and SUMMARY.search(at.second[max(0, start - 64) : start + 64]):
+        return "history_rewritten"
     behind = _common_suffix(at.first, at.second) >= STATIC_CHARACTERS
     static_below = any(
         message in first.messages for message in second.messages[(at.message_index or 0) + 1 :]
     )
     tools_below = at.segment == "system" and bool(second.tools) and first.tools == second.tools
     return "user_text_above_static" if behind or static_below or tools_below else "other"
+
+
+def _talked(request: Logged) -> bool:
+    return any(message["role"] == "assistant" for message in request.messages)
 
 
 def difference(first: str, second: str) -> int:
@@ -113,15 +117,11 @@ def _common_suffix(first: str, second: str) -> int:
 
 
 def _message_place(first: Logged, second: Logged, index: int) -> Place:
-    message = second.messages[index]
-    last_user = max((n for n, m in enumerate(second.messages) if m["role"] == "user"), default=-1)
-    segment = (
-        "system"
-        if message["role"] in ("system", "developer")
-        else "user"
-        if index >= last_user
-        else "history"
-    )
+    message, messages = second.messages[index], second.messages
+    last_user = max((n for n, m in enumerate(messages) if m["role"] == "user"), default=-1)
+    answered = any(m["role"] == "assistant" for m in messages[index:last_user])  # else it is no earlier turn
+    role = "history" if index < last_user and answered else "user"
+    segment = "system" if message["role"] in ("system", "developer") else role
     other = first.messages[index]["content"] if index < len(first.messages) else ""
     return Place(segment, index, other, message["content"])
 

@@ -23,6 +23,7 @@ from .replay import BlockMemory, Encoder
 REMEMBERED_BLOCKS = 1_000_000
 CANDIDATES = 32  # recent requests among which the one to compare with is looked for
 BATCH = 64
+ANCHOR = 48  # characters that must agree before a piece counts as the same
 CONTEXT_CHARACTERS = 60
 CHATML = re.compile(r"<\|im_start\|>(\w+)\n(.*?)(?:<\|im_end\|>\n?|\Z)", re.DOTALL)
 REORDERED = ("tool_order", "json_key_order", "whitespace", "retrieval_order")
@@ -126,8 +127,8 @@ def _cause(
         return at, kind, lost
     shared = shared_prefix_tokens(before.ids, seen.ids)
     if block // 2 <= shared - reused and shared < chunk and at.segment in ("user", "history"):
-        system = Place("system" if _starts_with_system(seen.request) else at.segment, 0, at.first, at.second)
-        return system, "short_prefix", shared - reused
+        where = "system" if _starts_with_system(seen.request) else at.segment
+        return Place(where, 0, at.first, at.second), "short_prefix", shared - reused
     return None
 
 
@@ -166,7 +167,8 @@ def _common_behind(first: Logged, second: Logged, at: Place, kind: str) -> int:
         kept = sum(len(str(message["content"])) for message in second.messages[index:-1])
         had = sum(len(str(message["content"])) for message in first.messages[index:])
         return max(0, min(kept, had) - start)
-    common = len(at.second) - start if kind in REORDERED else _alike(at.first[start:], at.second[start:])
+    one, other = at.first[start:], at.second[start:]
+    common = len(other) if kind in REORDERED else max(_alike(one, other), _common_block(one, other))
     common += sum(_alike_message(first, second, number) for number in later)
     if at.segment == "system" and second.tools == first.tools:
         common += sum(len(str(tool)) for tool in second.tools)
@@ -185,6 +187,17 @@ def _alike_message(first: Logged, second: Logged, index: int) -> int:
 def _alike(first: str, second: str) -> int:
     """Count the characters that two texts share at their start or at their end, whichever is more."""
     return max(difference(first, second), difference(first[::-1], second[::-1]))
+
+
+def _common_block(first: str, second: str) -> int:
+    """Count the characters of the longest piece found that stands in both texts, wherever it stands."""
+    longest, position = 0, 0
+    while position + ANCHOR <= len(second):
+        found = first.find(second[position : position + ANCHOR])
+        length = difference(first[found:], second[position:]) if found >= 0 else 0
+        longest = max(longest, length)
+        position += max(length, ANCHOR)
+    return longest
 
 
 def _starts_with_system(request: Logged) -> bool:

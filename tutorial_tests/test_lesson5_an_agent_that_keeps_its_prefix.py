@@ -48,7 +48,7 @@ def append_only(manual: str, history: Sequence[BaseMessage]) -> list[BaseMessage
 
 def rewritten(manual: str, history: Sequence[BaseMessage]) -> list[BaseMessage]:
     topic = str(history[-2].content)[:40] if history else "nothing yet"
-    return [SystemMessage(f"So far the user asked about: {topic}\n\n{manual}"), *history]
+    return [SystemMessage(f"The user asks about: {topic}\n\n{manual}"), *history]
 
 
 def sliding(manual: str, history: Sequence[BaseMessage]) -> list[BaseMessage]:

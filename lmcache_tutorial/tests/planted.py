@@ -110,6 +110,30 @@ def planted(name: str, number: int, chance: random.Random) -> dict:
                 {"role": "user", "content": cut(20_000 + 700 * number, 400)},
             ]
         },
+        "timestamp: above manual and question": lambda: {
+            "messages": [
+                {"role": "user", "content": f"[10:{number:02d}:00]\n{MANUAL}\n{asked(number)['content']}"}
+            ]
+        },
+        "request_id: user number": lambda: system_with(f"User u{chance.randrange(10**5)}", number),
+        "user_text_above_static: two messages": lambda: {
+            "messages": [asked(number), {"role": "user", "content": MANUAL}]
+        },
+        "retrieval_order: earlier turn": lambda: {
+            "messages": [
+                brief,
+                {"role": "user", "content": "\n\n".join(shuffled(passages, chance))},
+                {"role": "assistant", "content": "Read."},
+                asked(number),
+            ]
+        },
+        "history_rewritten: summary in the system": lambda: {
+            "messages": [
+                {"role": "system", "content": f"You help. Summary: {cut(30_000 + 300 * number, 200)}"},
+                *turns[-2:],
+                asked(number),
+            ]
+        },
         "nothing": lambda: system_with("You help.", number),
     }
     return requests[name]()
@@ -120,6 +144,9 @@ PLANTED = {
     "request_id: uuid": "system", "request_id: session": "system", "request_id: number": "system",
     "user_text_above_static: user": "user", "user_text_above_static: system": "system",
     "tool_order": "tools", "json_key_order: system": "system", "json_key_order: tools": "tools",
+    "timestamp: above manual and question": "user", "request_id: user number": "system",
+    "user_text_above_static: two messages": "user", "retrieval_order: earlier turn": "history",
+    "history_rewritten: summary in the system": "system",
     "whitespace": "system", "history_trimmed": "history", "history_rewritten: summary": "history",
     "history_rewritten: edited": "history", "retrieval_order": "user", "short_prefix": "system",
 }  # fmt: skip
