@@ -110,15 +110,12 @@ def rounds(ask: Asker, reader: Reader, read: Read, stack: Stack, sizes: LessonSi
 def restart(rounds: tuple[Round, ...], ask: Asker, reader: Reader, read: Read, stack: Stack) -> Restart:
     """The engine without LMCache, restarted; then an engine with LMCache, restarted too."""
     states = [{"manual": fresh(read(MANUAL)), "question": QUESTION} for _ in range(CONTROL_ROUNDS)]
-    try:
-        stack.restart_engine(lmcache=False)
+    with stack.without_lmcache():
         for state in states:
             ask(reader.graph, state, start="cold")
         before = tuple(ask(reader.graph, state, start="engine") for state in states)
         stack.restart_engine(lmcache=False)
         after = tuple(ask(reader.graph, state) for state in states)
-    finally:
-        stack.restart_engine()
     predicted = tuple(reuse_after_restart(stack, one.manual) for one in rounds)
     again = [ask(reader.graph, {"manual": one.manual, "question": AFTER_RESTART}) for one in rounds]
     return Restart(before, after, tuple(again), predicted)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -178,6 +179,20 @@ class Stack:
             ),
         )
         self.on_restart(self)
+
+    @contextmanager
+    def without_lmcache(self) -> Iterator[None]:
+        """Run an engine without LMCache for the length of a ``with`` block, then one with it again.
+
+        An interrupt ends the run: then no other engine is started.
+        """
+        self.restart_engine(lmcache=False)
+        try:
+            yield
+        except Exception:
+            self.restart_engine()
+            raise
+        self.restart_engine()
 
     def describe(self) -> dict[str, Any]:
         """Return each server's command, port and log, for the report."""
