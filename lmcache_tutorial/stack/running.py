@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -235,18 +235,15 @@ def start_engine(
 
 def engine_answers(stack: Stack) -> bool:
     """Ask for one token: an engine whose /health is green may still be unable to run its model."""
-    try:
-        if stack.client.get(f"{stack.engine.url}/health", timeout=2).status_code != 200:
-            return False
-        body = {"model": stack.model.name, "prompt": "ready?", "max_tokens": 1}
-        return stack.client.post(f"{stack.engine.url}/v1/completions", json=body).status_code == 200
-    except httpx.TransportError:
-        return False
+    body = {"model": stack.model.name, "prompt": "ready?", "max_tokens": 1}
+    with suppress(httpx.TransportError):
+        if stack.client.get(f"{stack.engine.url}/health", timeout=2).status_code == 200:
+            return stack.client.post(f"{stack.engine.url}/v1/completions", json=body).status_code == 200
+    return False
 
 
 def lmcache_answers(stack: Stack) -> bool:
     """Ask LMCache's health check."""
-    try:
+    with suppress(httpx.TransportError):
         return stack.client.get(f"{stack.lmcache_http}/healthcheck", timeout=2).status_code == 200
-    except httpx.TransportError:
-        return False
+    return False
