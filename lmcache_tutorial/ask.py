@@ -20,7 +20,6 @@ from .tracing import Traces
 Start = Literal["cold", "engine", "lmcache", "as it is"]
 CALL_LIMIT_S = 300.0
 WARM_UP = Document("warm-up", size="short", seed=0)
-WARM_UP_CHARACTERS = 4_000
 
 
 class CacheStateError(AssertionError):
@@ -91,12 +90,15 @@ class Asker:
         self._client.close()
 
     def warm_up(self) -> None:
-        """Make one call that is not measured, once an engine: its first prefill pays for its set-up."""
+        """Make one call that is not measured, once an engine: its first prefill pays for its set-up.
+
+        Four characters are about a token, so the prompt takes an eighth of the context.
+        """
         if self._warmed == self.stack.engine.record.supervisor:
             return
         body = {
             "model": self.stack.model.name, "max_tokens": 2, "logprobs": 1,
-            "prompt": fresh(full_text(WARM_UP, WARM_UP_CHARACTERS)),
+            "prompt": fresh(full_text(WARM_UP, self.stack.config.context_tokens // 2)),
         }  # fmt: skip
         before = self.stack.snapshot()
         self.stack.client.post(

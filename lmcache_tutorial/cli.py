@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from .config import DEFAULT_MODEL, ConfigError, RunConfig, percent, run_config
+from .config import DEFAULT_MODEL, GPU_MODEL, ConfigError, percent, run_config
 from .diagnose import REMEMBERED_BLOCKS, diagnose
 from .diagnosis import diagnosis_page, diagnosis_text
 from .doctor import examine
@@ -25,11 +24,15 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pret
 console = Console(highlight=False, soft_wrap=True)
 
 StackOption = Annotated[str, typer.Option(help="auto (a GPU if CUDA works, else the CPU), cpu or gpu")]
-ModelOption = Annotated[str, typer.Option(help="a model folder or hub name; by default a small real model")]
+ModelOption = Annotated[
+    str | None, typer.Option(help=f"a model folder, a hub name, {DEFAULT_MODEL} or {GPU_MODEL}")
+]
 ChunkOption = Annotated[
     int | None, typer.Option(help="LMCache's chunk, a multiple of the engine's block [tokens]")
 ]
 MemoryOption = Annotated[float | None, typer.Option(help="memory of the engine's KV cache [GiB]")]
+LMCacheMemoryOption = Annotated[float | None, typer.Option(help="LMCache's memory [GiB]")]
+GpuShareOption = Annotated[float | None, typer.Option(help="share of the GPU's memory for the engine (0.9)")]
 
 
 @contextmanager
@@ -42,22 +45,21 @@ def _clear_errors() -> Iterator[None]:
         raise typer.Exit(2 if isinstance(error, ConfigError | RenderingError) else 1) from None
 
 
-def _config(stack: str, model: str, chunk_tokens: int | None, engine_memory_gib: float | None) -> RunConfig:
-    return run_config(
-        stack=stack, model=model, chunk_tokens=chunk_tokens, engine_memory_gib=engine_memory_gib
-    )
-
-
 @app.command()
 def up(
     stack: StackOption = "auto",
-    model: ModelOption = DEFAULT_MODEL,
+    model: ModelOption = None,
     chunk_tokens: ChunkOption = None,
     engine_memory_gib: MemoryOption = None,
+    lmcache_memory_gib: LMCacheMemoryOption = None,
+    gpu_memory_share: GpuShareOption = None,
 ) -> None:
     """Start the servers and keep them running, so that the next pytest starts in seconds."""
     with _clear_errors():
-        run = replace(_config(stack, model, chunk_tokens, engine_memory_gib), keep_stack=True)
+        run = run_config(
+            stack=stack, model=model, chunk_tokens=chunk_tokens, engine_memory_gib=engine_memory_gib,
+            lmcache_memory_gib=lmcache_memory_gib, gpu_memory_share=gpu_memory_share, keep_stack=True,
+        )  # fmt: skip
         opened = open_stack(run, lambda line: console.print(line, markup=False))
         console.print(f"stack: up at {opened.engine.url}; stop it with: lmcache-tutorial down", markup=False)
         opened.close()
@@ -84,7 +86,7 @@ def status() -> None:
 
 
 @app.command()
-def doctor(stack: StackOption = "auto", model: ModelOption = DEFAULT_MODEL) -> None:
+def doctor(stack: StackOption = "auto", model: ModelOption = None) -> None:
     """Check this machine, the packages, ports, memory, disk and the model; say what to do."""
     with _clear_errors():
         checks = examine(run_config(stack=stack, model=model).stack)
@@ -97,7 +99,7 @@ def doctor(stack: StackOption = "auto", model: ModelOption = DEFAULT_MODEL) -> N
 
 
 @app.command("prepare")
-def prepare_model(model: ModelOption = DEFAULT_MODEL) -> None:
+def prepare_model(model: ModelOption = None) -> None:
     """Make the model ready, as the first run would do."""
     with _clear_errors():
         ready = prepare(run_config(stack="auto", model=model, report_dir=Path()).stack.model, console.print)

@@ -29,7 +29,8 @@ def parse_snapshot(engine_text: str, lmcache_text: str | None) -> Snapshot:
 
     Args:
         engine_text: vLLM's ``/metrics`` page, Prometheus text format (vLLM 0.26 and 0.32).
-        lmcache_text: LMCache's page (multi-process server, 0.5.x); ``None`` without LMCache.
+        lmcache_text: LMCache's page (multi-process server, 0.5.3 to 0.5.6); ``None`` without LMCache.
+            0.5.3 counts hits of all tiers together: they are taken as the memory's.
 
     Returns:
         The counters, summed over every label but the source.
@@ -43,6 +44,9 @@ def parse_snapshot(engine_text: str, lmcache_text: str | None) -> Snapshot:
         raise CountersError(
             f"{source} is not on the engine's /metrics page; this suite needs vLLM 0.26 or later."
         )
+    hits = "lmcache_mp_lookup_hit_l1_tokens_total"
+    if not any(name == hits for name, _, _ in lmcache):
+        hits = "lmcache_mp_lookup_hit_tokens_total"
     return Snapshot(
         computed=int(_total(engine, source, "local_compute")),
         engine=int(_total(engine, source, "local_cache_hit")),
@@ -50,7 +54,7 @@ def parse_snapshot(engine_text: str, lmcache_text: str | None) -> Snapshot:
         ttft_sum_s=_total(engine, "vllm:time_to_first_token_seconds_sum"),
         ttft_count=int(_total(engine, "vllm:time_to_first_token_seconds_count")),
         lookup_requested=int(_total(lmcache, "lmcache_mp_lookup_requested_tokens_total")),
-        lookup_hit_l1=int(_total(lmcache, "lmcache_mp_lookup_hit_l1_tokens_total")),
+        lookup_hit_l1=int(_total(lmcache, hits)),
         lookup_hit_l2=int(_total(lmcache, "lmcache_mp_lookup_hit_l2_tokens_total")),
         stored_chunks=int(_total(lmcache, "lmcache_mp_l1_write_chunks_total")),
     )

@@ -1,9 +1,10 @@
-"""Can this machine run the CPU stack? Standard library only: ``make setup`` runs this file first."""
+"""What machine is this, and can it run the stack? Standard library only: ``make setup`` runs it first."""
 
 from __future__ import annotations
 
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,15 +45,20 @@ def platform_checks() -> Iterator[Check]:
     yield Check("python", platform.python_version(), remedy)
 
 
-def resource_checks(
-    *, lmcache_gib: float, engine_gib: float, folder: Path, disk_gib: float
-) -> Iterator[Check]:
-    """Check /dev/shm, available memory and the disk under a folder (which need not exist yet) [GiB]."""
-    shm_gib = lmcache_gib + ENGINE_SHM_GIB
+def resource_checks(*, memory_gib: float, shm_gib: float, folder: Path, disk_gib: float) -> Iterator[Check]:
+    """Check /dev/shm, available memory and the disk under a folder (which need not exist yet) [GiB].
+
+    Args:
+        memory_gib: what the caches take; the programs' own need is added.
+        shm_gib: the part of it that lies in shared memory; the engine's message queues are added.
+        folder: where files go.
+        disk_gib: how much of them.
+    """
+    shm_gib += ENGINE_SHM_GIB
     free = shutil.disk_usage("/dev/shm").free / GIB
     remedy = "mount -o remount,size=4G /dev/shm (in a container: docker run --shm-size=4g)"
     yield Check("/dev/shm", f"{free:.1f} GiB free, {shm_gib:.1f} needed", "" if free >= shm_gib else remedy)
-    needed = PROCESSES_GIB + engine_gib + lmcache_gib
+    needed = PROCESSES_GIB + memory_gib
     available = available_memory_gib()
     remedy = "close other programs, or use a machine with more memory"
     yield Check(
@@ -65,6 +71,25 @@ def resource_checks(
     yield Check(
         "disk", f"{disk:.1f} GiB free at {folder}, {disk_gib:.1f} needed", "" if disk >= disk_gib else remedy
     )
+
+
+def gpu() -> str | None:
+    """Ask ``nvidia-smi`` for the first GPU: its name, memory and driver; ``None`` without one."""
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    name, memory, driver = (part.strip() for part in done.stdout.splitlines()[0].split(","))
+    return f"{name} ({memory}, driver {driver})"
+
+
+def processor() -> str:
+    """Read the processor's name."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def available_memory_gib() -> float:
@@ -81,7 +106,7 @@ def main() -> int:
         if not check.ok:
             print(f"set-up stopped: {check.name} is {check.seen}; {check.remedy}.", file=sys.stderr)
             return 1
-    for check in resource_checks(lmcache_gib=2, engine_gib=1, folder=Path.cwd(), disk_gib=SETUP_DISK_GIB):
+    for check in resource_checks(memory_gib=3, shm_gib=2, folder=Path.cwd(), disk_gib=SETUP_DISK_GIB):
         if not check.ok:
             print(f"set-up stopped: too little {check.name}: {check.seen}; {check.remedy}.", file=sys.stderr)
             return 1

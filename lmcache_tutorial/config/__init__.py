@@ -4,6 +4,7 @@ from .environment import (
     cache_folder,
     is_secret,
     langfuse_variables_set,
+    machine_memory_gib,
     redact,
     server_environment,
     without_tracing_variables,
@@ -18,15 +19,17 @@ from .options import (
     run_config,
     writable_folder,
 )
-from .profiles import DEFAULT_MODEL, PROFILES, LessonSizes, Profile, StackConfig
+from .profiles import DEFAULT_MODEL, GPU_MODEL, PROFILES, LessonSizes, Offload, Profile, StackConfig
 
 __all__ = [
     "DEFAULT_MODEL",
+    "GPU_MODEL",
     "MIN_HIT_RATE",
     "MIN_TTFT_DROP",
     "PROFILES",
     "ConfigError",
     "LessonSizes",
+    "Offload",
     "Profile",
     "RunConfig",
     "StackConfig",
@@ -34,6 +37,7 @@ __all__ = [
     "cache_folder",
     "is_secret",
     "langfuse_variables_set",
+    "machine_memory_gib",
     "percent",
     "redact",
     "run_config",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .profiles import StackConfig
@@ -19,6 +19,14 @@ def cuda_works() -> bool:
         return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
     except (OSError, AttributeError):
         return False
+
+
+def machine_memory_gib() -> float:
+    """Read the memory of this machine, or of the container around us where that is less [GiB]."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError, ValueError):
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return total / 2**30
 
 
 def cache_folder() -> Path:
@@ -44,7 +52,11 @@ def server_environment(config: StackConfig) -> dict[str, str]:
         "PYTHONHASHSEED": "0",
         "VLLM_SERVER_DEV_MODE": "1",  # POST /reset_prefix_cache; the servers listen on loopback only
         "VLLM_HOST_IP": "127.0.0.1",
-        **({"VLLM_CPU_KVCACHE_SPACE": f"{config.engine_memory_gib:g}"} if config.profile == "cpu" else {}),
+        **(
+            {"VLLM_CPU_KVCACHE_SPACE": f"{config.engine_memory_gib or 1:g}"}
+            if config.profile == "cpu"
+            else {}
+        ),
         **dict(config.environment),
     }
 

@@ -6,11 +6,13 @@ import math
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from .environment import cuda_works
-from .profiles import DEFAULT_MODEL, PROFILES, LessonSizes, StackConfig
+from .environment import cuda_works, machine_memory_gib
+from .profiles import DEFAULT_MODEL, GPU_MODEL, PROFILES, LessonSizes, StackConfig
 
 MIN_HIT_RATE, MIN_TTFT_DROP = 90.0, 70.0
+LMCACHE_SHARE = 0.6  # of a GPU machine's memory: lesson 3 keeps seven prompts of 60,000 tokens, 51 GiB
 
 
 class ConfigError(ValueError):
@@ -34,45 +36,62 @@ class RunConfig:
     thresholds: Thresholds = field(default_factory=Thresholds)
     report_dir: Path = Path("reports")
     keep_stack: bool = False
+    allow_slow_lmcache: bool = False
+    peers: str | None = None
 
 
 def run_config(
     *,
     stack: str = "auto",
-    model: str = DEFAULT_MODEL,
+    model: str | None = None,
     chunk_tokens: int | None = None,
     engine_memory_gib: float | None = None,
+    lmcache_memory_gib: float | None = None,
+    gpu_memory_share: float | None = None,
     min_hit_rate: float = MIN_HIT_RATE,
     min_ttft_drop: float = MIN_TTFT_DROP,
     report_dir: Path = Path("reports"),
     keep_stack: bool = False,
+    allow_slow_lmcache: bool = False,
+    peers: str | None = None,
 ) -> RunConfig:
     """Turn options into a checked configuration.
 
     Args:
         stack: ``auto``, ``cpu`` or ``gpu``.
-        model: ``smollm2``, a model folder or a hub name.
+        model: ``smollm2``, ``shape:llama-3.1-8b``, a model folder or a hub name; ``None`` is the profile's.
         chunk_tokens: LMCache's chunk; ``None`` is the profile's.
         engine_memory_gib: memory of the engine's KV cache [GiB]; ``None`` is the profile's.
+        lmcache_memory_gib: LMCache's memory [GiB]; ``None`` is the profile's, on a GPU machine a share of
+            the machine's memory.
+        gpu_memory_share: share of the GPU's memory that the engine takes, 0.1 to 0.98.
         min_hit_rate: bar in per cent, 1 to below 100, or 0.
         min_ttft_drop: likewise.
         report_dir: folder that the report is written to; see :func:`writable_folder`.
         keep_stack: leave the servers running after the run.
+        allow_slow_lmcache: measure on a GPU although LMCache's compiled operations are missing.
+        peers: the set of peers to be measured side by side, or ``None``.
 
     Raises:
         ConfigError: a value cannot work; nothing was started.
     """
     profile = PROFILES[_profile_name(stack)]
-    settings = replace(profile.stack, model=checked_model(model))
-    if chunk_tokens is not None:
-        settings = replace(settings, chunk_tokens=chunk_tokens)
-    if engine_memory_gib is not None:
-        settings = replace(settings, engine_memory_gib=engine_memory_gib)
+    settings = replace(profile.stack, model=checked_model(model or profile.stack.model))
+    if settings.profile == "gpu":
+        settings = replace(settings, lmcache_memory_gib=round(LMCACHE_SHARE * machine_memory_gib()))
+    given: dict[str, Any] = {
+        "chunk_tokens": chunk_tokens,
+        "engine_memory_gib": engine_memory_gib,
+        "lmcache_memory_gib": lmcache_memory_gib,
+        "gpu_memory_share": gpu_memory_share,
+    }
+    settings = replace(settings, **{name: value for name, value in given.items() if value is not None})
     _check_stack(settings)
     thresholds = Thresholds(
         percent("--min-hit-rate", min_hit_rate) / 100, percent("--min-ttft-drop", min_ttft_drop) / 100
     )
-    return RunConfig(settings, profile.sizes, thresholds, report_dir.expanduser().absolute(), keep_stack)
+    report_dir = report_dir.expanduser().absolute()
+    return RunConfig(settings, profile.sizes, thresholds, report_dir, keep_stack, allow_slow_lmcache, peers)
 
 
 def percent(option: str, value: float) -> float:
@@ -93,13 +112,15 @@ def percent(option: str, value: float) -> float:
 
 
 def checked_model(model: str) -> str:
-    """Check a ``--model`` value without asking the network: our own, a model folder, or a hub name.
+    """Check a ``--model`` value without asking the network: our own, a shape, a model folder, or a hub name.
 
     Raises:
         ConfigError: a folder that is no model, or a text that can be neither folder nor hub name.
     """
-    if model == DEFAULT_MODEL:
+    if model in (DEFAULT_MODEL, GPU_MODEL):
         return model
+    if model.startswith("shape:"):
+        raise ConfigError(f"--model {model} is no known shape.\nTo fix: --model={GPU_MODEL}")
     folder = Path(model).expanduser()
     if folder.is_dir():
         missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
@@ -158,5 +179,9 @@ def _check_stack(config: StackConfig) -> None:
             f"--chunk-tokens is {config.chunk_tokens}, but an LMCache chunk must be a multiple of the "
             f"engine's block of {block} tokens.\nTo fix: --chunk-tokens={nearest}"
         )
-    if config.profile == "cpu" and not 0.25 <= config.engine_memory_gib <= 1024:
+    if config.engine_memory_gib is not None and not 0.25 <= config.engine_memory_gib <= 1024:
         raise ConfigError(f"--engine-memory-gib is {config.engine_memory_gib:g}, but must be 0.25 to 1024.")
+    if not 0.25 <= config.lmcache_memory_gib <= 8192:
+        raise ConfigError(f"--lmcache-memory-gib is {config.lmcache_memory_gib:g}, but must be 0.25 to 8192.")
+    if not 0.1 <= config.gpu_memory_share <= 0.98:
+        raise ConfigError(f"--gpu-memory-share is {config.gpu_memory_share:g}, but must be 0.1 to 0.98.")

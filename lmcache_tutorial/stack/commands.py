@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 from ..config import StackConfig
 from ..model import Model
 
 
 def lmcache_command(config: StackConfig, *, port: int, http_port: int, shm_name: str) -> list[str]:
-    """Build LMCache's multi-process server: its message port, its HTTP port, its shared memory."""
+    """Build LMCache's multi-process server: its message port, its HTTP port, its memory."""
+    # On a CPU the KV goes through a shared segment; without one it travels pickled through a socket, ten
+    # times slower. On a GPU the server copies from and to the engine's memory itself (CUDA IPC).
+    transfer = {"cpu": ["auto", "--shm-name", shm_name], "gpu": ["lmcache_driven", "--shm-name", ""]}
     return [
         sys.executable, "-m", "lmcache.cli.main", "server",
         "--host", "127.0.0.1", "--port", str(port),
@@ -18,8 +22,8 @@ def lmcache_command(config: StackConfig, *, port: int, http_port: int, shm_name:
         "--l1-size-gb", f"{config.lmcache_memory_gib:g}",
         "--eviction-policy", "LRU",
         "--chunk-size", str(config.chunk_tokens),
-        # Without a shared segment the KV travels pickled through a socket, ten times slower.
-        "--supported-transfer-mode", "auto", "--shm-name", shm_name,
+        "--supported-transfer-mode", *transfer[config.profile],
+        *config.lmcache_arguments,
     ]  # fmt: skip
 
 
@@ -32,27 +36,40 @@ def engine_command(config: StackConfig, model: Model, *, port: int, lmcache_port
         "--host", "127.0.0.1", "--port", str(port),
         "--dtype", config.dtype,
         "--max-model-len", str(config.context_tokens),
-        "--max-num-seqs", str(config.parallel_requests),
         "--enable-prompt-tokens-details",  # usage.prompt_tokens_details.cached_tokens
         "--enable-per-request-metrics",  # queue and prefill time in the last streamed chunk
         *config.engine_arguments,
     ]  # fmt: skip
+    if config.parallel_requests:
+        command += ["--max-num-seqs", str(config.parallel_requests)]
+    if config.profile == "gpu":
+        command += ["--gpu-memory-utilization", f"{config.gpu_memory_share:g}"]
+        if config.engine_memory_gib:
+            command += ["--kv-cache-memory-bytes", str(int(config.engine_memory_gib * 2**30))]
+    if model.random_weights:
+        command += ["--load-format", "dummy"]
     if model.chat_template:
         # Our template writes tool calls as hermes does; vLLM wants a parser even where a tool is named.
         command += ["--chat-template", str(model.chat_template)]
         command += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
     if config.block_tokens:
         command += ["--block-size", str(config.block_tokens)]
+    if config.offload == "native":
+        command += ["--kv-offloading-backend", "native"]
+        command += ["--kv-offloading-size", f"{config.lmcache_memory_gib:g}"]
     if lmcache_port is not None:
-        connector = {
-            "kv_connector": "LMCacheMPConnector",
-            "kv_role": "kv_both",
-            "kv_connector_extra_config": {
-                "lmcache.mp.host": "tcp://127.0.0.1",
-                "lmcache.mp.port": lmcache_port,
-                "lmcache.mp.mq_timeout": config.lmcache_timeout_s,
-                "lmcache.mp.heartbeat_interval": config.lmcache_heartbeat_s,
-            },
-        }
-        command += ["--kv-transfer-config", json.dumps(connector)]
+        command += ["--kv-transfer-config", json.dumps(_connector(config, lmcache_port))]
     return command
+
+
+def _connector(config: StackConfig, lmcache_port: int) -> dict[str, Any]:
+    return {
+        "kv_connector": "LMCacheMPConnector",
+        "kv_role": "kv_both",
+        "kv_connector_extra_config": {
+            "lmcache.mp.host": "tcp://127.0.0.1",
+            "lmcache.mp.port": lmcache_port,
+            "lmcache.mp.mq_timeout": config.lmcache_timeout_s,
+            "lmcache.mp.heartbeat_interval": config.lmcache_heartbeat_s,
+        },
+    }

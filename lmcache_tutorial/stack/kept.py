@@ -9,19 +9,17 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
-import uuid
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-from ..config import RunConfig, StackConfig, cache_folder, server_environment
+from ..config import RunConfig, StackConfig, cache_folder
 from ..doctor import ENGINES, resources
 from ..model import Model, prepare
-from ..process import Server, ServerRecord, free_port, wait_until_ready
-from .commands import lmcache_command
-from .running import Progress, Stack, engine_answers, lmcache_answers, start_engine
+from ..process import Server, ServerRecord
+from .running import Progress, Stack
+from .starting import launch, wait_ready
 
 FIX_DOWN = "To fix: lmcache-tutorial down"
 
@@ -105,47 +103,24 @@ def _start(run: RunConfig, model: Model, progress: Progress) -> Stack:
     for check in resources(run.stack):
         if not check.ok:
             raise StackError(f"{check.name} is too small: {check.seen}.\nTo fix: {check.remedy}")
-    config, run_id = run.stack, f"lct-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     logs = state_file().parent / "logs" if run.keep_stack else run.report_dir / "logs"
-    ports = {"lmcache": free_port(), "lmcache_http": free_port(), "vllm": free_port()}
-    for name in ("lmcache.log", "vllm.log"):
-        (logs / name).unlink(missing_ok=True)
-    lmcache = Server.start(
-        "lmcache",
-        lmcache_command(config, port=ports["lmcache"], http_port=ports["lmcache_http"], shm_name=run_id),
-        port=ports["lmcache"], log=logs / "lmcache.log", env=server_environment(config), shm_name=run_id,
-    )  # fmt: skip
-    started = [lmcache]
-    try:
-        engine = start_engine(
-            config, model, port=ports["vllm"], log=logs / "vllm.log", lmcache_port=ports["lmcache"]
-        )
-        started.append(engine)
-        http = f"http://127.0.0.1:{ports['lmcache_http']}"
-        stack = Stack(config, model, engine, lmcache, http, progress)
-        progress("stack: starting LMCache and vLLM side by side (about 35 s on 2 cores)")
-        wait_until_ready(
-            [(lmcache, lambda: lmcache_answers(stack)), (engine, lambda: engine_answers(stack))],
-            timeout_s=config.ready_timeout_s,
-            ready=lambda server, took: progress(f"stack: {server.record.name} ready after {took:.0f} s"),
-        )
-    except BaseException:
-        for server in started:
-            server.stop()
-        raise
+    stack = launch(run.stack, model, logs, progress)
+    about = "about 35 s on 2 cores" if run.stack.profile == "cpu" else "up to 3 minutes the first time"
+    progress(f"stack: starting LMCache and vLLM side by side ({about})")
+    wait_ready([stack])
     return stack
 
 
 def _write(stack: Stack) -> None:
     """Hand the servers over, then write them down (atomically)."""
-    for server in (stack.lmcache, stack.engine):
+    for server in stack.servers:
         server.keep()
     state = {
         "identity": identity(stack.config, stack.model),
         "config": asdict(stack.config),
         "lmcache_http": stack.lmcache_http,
         "engine_is_whole": stack.engine_has_lmcache,
-        "servers": [stack.lmcache.state(), stack.engine.state()],
+        "servers": [server.state() for server in stack.servers],
     }
     partial = state_file().with_suffix(".partial")
     partial.write_text(json.dumps(state, indent=1))
@@ -181,7 +156,7 @@ def _reuse(
         run.stack, model, servers["vllm"], servers["lmcache"], state["lmcache_http"], progress,
         on_restart=_write, lease=lease, kept=True,
     )  # fmt: skip
-    if not (lmcache_answers(stack) and engine_answers(stack)):
+    if not (stack.lmcache_answers() and stack.engine_answers()):
         raise StackError(
             f"the kept stack runs but does not answer.\n  checked  {stack.engine.url}\n{FIX_DOWN}"
         )

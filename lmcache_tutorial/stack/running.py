@@ -1,24 +1,25 @@
-"""A running pair of servers, one vLLM engine and one LMCache, and what can be asked of it."""
+"""A running vLLM engine, with an LMCache server beside it or without, and what can be asked of it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
 import httpx
 
-from ..config import StackConfig, server_environment
+from ..config import StackConfig
 from ..counters import CountersError, parse_snapshot
 from ..model import Model
 from ..process import Server, ServerError, wait_until_ready
 from ..records import Snapshot
 from ..rendering import Renderer
-from .commands import engine_command
+from .servers import engine_answers, lmcache_answers, start_engine
 
 Messages = Sequence[Mapping[str, Any]]
 Progress = Callable[[str], None]
@@ -29,14 +30,15 @@ SETTLE_LIMIT_S = 30.0  # storing 8,000 tokens takes well under a second here
 class Stack:
     """Real servers on this machine. Sizes in tokens; times in seconds.
 
-    ``lmcache_http`` is the base address of LMCache's HTTP side. ``engine_has_lmcache`` tells whether the
-    engine that runs now was started with the connector. ``lease`` holds the lock of a kept stack.
+    ``lmcache`` is ``None`` where the engine runs alone; ``lmcache_http`` is the base address of its HTTP
+    side. ``engine_has_lmcache`` tells whether the engine that runs now was started with the connector.
+    ``lease`` holds the lock of a kept stack.
     """
 
     config: StackConfig
     model: Model
     engine: Server
-    lmcache: Server
+    lmcache: Server | None
     lmcache_http: str
     progress: Progress
     on_restart: Callable[[Stack], None] = lambda stack: None
@@ -44,6 +46,19 @@ class Stack:
     kept: bool = False
     engine_has_lmcache: bool = True
     client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=60, trust_env=False))
+
+    @property
+    def servers(self) -> tuple[Server, ...]:
+        """The servers, in the order in which they are started."""
+        return (self.lmcache, self.engine) if self.lmcache else (self.engine,)
+
+    def engine_answers(self) -> bool:
+        """Tell whether the engine answers a request for one token."""
+        return engine_answers(self.client, self.engine.url, self.model.name)
+
+    def lmcache_answers(self) -> bool:
+        """Tell whether LMCache's server is healthy."""
+        return lmcache_answers(self.client, self.lmcache_http)
 
     @property
     def chunk_tokens(self) -> int:
@@ -60,7 +75,10 @@ class Stack:
     def tokenize(self, messages: Messages, tools: Sequence[Any] = ()) -> list[int]:
         """Render a chat request with the server's own template and return the prompt's token ids."""
         body = {"model": self.model.name, "messages": list(messages), "add_generation_prompt": True}
-        return self._tokens(body | ({"tools": list(tools)} if tools else {}))
+        body |= {"tools": list(tools)} if tools else {}
+        answer = self.client.post(f"{self.engine.url}/tokenize", json=body).raise_for_status()
+        tokens: list[int] = answer.json()["tokens"]
+        return tokens
 
     @cached_property
     def renderer(self) -> Renderer:
@@ -68,28 +86,33 @@ class Stack:
         return Renderer.from_folder(self.model.folder, self.model.chat_template)
 
     def count_tokens(self, text: str) -> int:
-        """Count the tokens of a bare text, without template and special tokens."""
-        return len(self._tokens({"model": self.model.name, "prompt": text, "add_special_tokens": False}))
+        """Count the tokens of a bare text, without template and special tokens; it may exceed the context."""
+        return len(self.renderer.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def snapshot(self) -> Snapshot:
         """Read every counter of both servers."""
         engine = self._get(f"{self.engine.url}/metrics").text
-        return parse_snapshot(engine, self._get(f"{self.lmcache_http}/metrics").text)
+        return parse_snapshot(
+            engine, self._get(f"{self.lmcache_http}/metrics").text if self.lmcache else None
+        )
 
     def empty_engine_cache(self) -> None:
         """Empty the engine's own prefix cache; LMCache keeps what it has.
 
-        The engine may refuse while a store still holds blocks, with status 200 and ``success: false``.
-        That the cache *is* empty shows at the next call, and ``ask(start="lmcache")`` checks it there.
+        The engine may refuse while a store still holds blocks, with status 200 and ``success: false``; it
+        lets go of them in its next step, so after a while one is made for it. That the cache *is* empty
+        shows at the next call, and ``ask(start="lmcache")`` checks it there.
 
         Raises:
             ServerError: it still refused after 30 s.
         """
         deadline = time.monotonic() + SETTLE_LIMIT_S
-        while True:
+        for attempt in count(1):
             answer = self.client.post(f"{self.engine.url}/reset_prefix_cache").raise_for_status()
             if answer.json()["success"]:
                 return
+            if attempt % 10 == 0:
+                self.engine_answers()
             if time.monotonic() > deadline:
                 raise ServerError(
                     f"the engine did not empty its prefix cache within {SETTLE_LIMIT_S:g} s: {answer.text}"
@@ -152,7 +175,7 @@ class Stack:
             if time.monotonic() > deadline:
                 raise CountersError(
                     f"LMCache stored {stored} of {expected} chunks within {SETTLE_LIMIT_S:g} s.\n"
-                    f"To fix: look for errors in {self.lmcache.record.log} and {self.engine.record.log}"
+                    f"To fix: look for errors in {', '.join(server.record.log for server in self.servers)}"
                 )
             time.sleep(0.02)
 
@@ -168,11 +191,11 @@ class Stack:
         self.engine.stop()
         self.engine = start_engine(
             self.config, self.model, port=self.engine.record.port, log=Path(self.engine.record.log),
-            lmcache_port=self.lmcache.record.port if lmcache else None,
+            lmcache_port=self.lmcache.record.port if lmcache and self.lmcache else None,
         )  # fmt: skip
         self.engine_has_lmcache = lmcache
         wait_until_ready(
-            [(self.engine, lambda: engine_answers(self))],
+            [(self.engine, self.engine_answers)],
             timeout_s=self.config.ready_timeout_s,
             ready=lambda server, took: self.progress(
                 f"stack: vllm restarted{'' if lmcache else ' without LMCache'}, ready after {took:.0f} s"
@@ -200,22 +223,17 @@ class Stack:
             server.record.name: {
                 "command": list(server.record.command), "port": server.record.port, "log": server.record.log
             }
-            for server in (self.lmcache, self.engine)
+            for server in self.servers
         }  # fmt: skip
 
     def close(self) -> None:
         """End the servers, unless the stack is kept; then only let go of it."""
         self.client.close()
         if not self.kept:
-            for server in (self.engine, self.lmcache):
+            for server in reversed(self.servers):
                 server.stop()
         if self.lease:
             self.lease.close()
-
-    def _tokens(self, body: Mapping[str, Any]) -> list[int]:
-        answer = self.client.post(f"{self.engine.url}/tokenize", json=body).raise_for_status()
-        tokens: list[int] = answer.json()["tokens"]
-        return tokens
 
     def _get(self, url: str) -> httpx.Response:
         return self.client.get(url).raise_for_status()
@@ -223,27 +241,3 @@ class Stack:
     def _writes_in_progress(self) -> int:
         status = self._get(f"{self.lmcache_http}/status").json()
         return int(status["storage_manager"]["l1_manager"]["write_locked_count"])
-
-
-def start_engine(
-    config: StackConfig, model: Model, *, port: int, log: Path, lmcache_port: int | None
-) -> Server:
-    """Start vLLM; it is not ready yet."""
-    command = engine_command(config, model, port=port, lmcache_port=lmcache_port)
-    return Server.start("vllm", command, port=port, log=log, env=server_environment(config))
-
-
-def engine_answers(stack: Stack) -> bool:
-    """Ask for one token: an engine whose /health is green may still be unable to run its model."""
-    body = {"model": stack.model.name, "prompt": "ready?", "max_tokens": 1}
-    with suppress(httpx.TransportError):
-        if stack.client.get(f"{stack.engine.url}/health", timeout=2).status_code == 200:
-            return stack.client.post(f"{stack.engine.url}/v1/completions", json=body).status_code == 200
-    return False
-
-
-def lmcache_answers(stack: Stack) -> bool:
-    """Ask LMCache's health check."""
-    with suppress(httpx.TransportError):
-        return stack.client.get(f"{stack.lmcache_http}/healthcheck", timeout=2).status_code == 200
-    return False

@@ -1,0 +1,69 @@
+"""Start stacks: each an engine with what its configuration puts beside it. Several may start side by side."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..config import StackConfig
+from ..model import Model
+from ..process import free_port, wait_until_ready
+from .running import Progress, Stack
+from .servers import start_engine, start_lmcache
+
+
+def launch(config: StackConfig, model: Model, logs: Path, progress: Progress) -> Stack:
+    """Start the servers of a stack; they are not ready yet.
+
+    Args:
+        config: the stack; with another ``offload`` than ``lmcache`` there is no LMCache server.
+        model: what the engine serves.
+        logs: folder of ``lmcache.log`` and ``vllm.log``; those that are there are replaced.
+        progress: told what happens, a line at a time.
+
+    Raises:
+        ServerError: a program could not be executed; nothing is left running.
+    """
+    run_id = f"lct-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+    for name in ("lmcache.log", "vllm.log"):
+        (logs / name).unlink(missing_ok=True)
+    lmcache, port, http_port = None, None, None
+    if config.offload == "lmcache":
+        port, http_port = free_port(), free_port()
+        lmcache = start_lmcache(
+            config, port=port, http_port=http_port, log=logs / "lmcache.log", run_id=run_id
+        )
+    try:
+        engine = start_engine(config, model, port=free_port(), log=logs / "vllm.log", lmcache_port=port)
+    except BaseException:
+        if lmcache:
+            lmcache.stop()
+        raise
+    stack = Stack(config, model, engine, lmcache, f"http://127.0.0.1:{http_port}", progress)
+    stack.engine_has_lmcache = lmcache is not None
+    return stack
+
+
+def wait_ready(stacks: Sequence[Stack]) -> None:
+    """Wait until every server of every stack answers.
+
+    Raises:
+        ServerError: one died or was late; all of them are stopped then.
+    """
+    probes = [(stack.engine, stack.engine_answers) for stack in stacks]
+    probes += [(stack.lmcache, stack.lmcache_answers) for stack in stacks if stack.lmcache]
+    first = stacks[0]
+    try:
+        wait_until_ready(
+            probes,
+            timeout_s=max(stack.config.ready_timeout_s for stack in stacks),
+            ready=lambda server, took: first.progress(
+                f"stack: {server.record.name} ready after {took:.0f} s"
+            ),
+        )
+    except BaseException:
+        for stack in stacks:
+            stack.close()
+        raise
