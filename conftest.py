@@ -10,4 +10,5 @@ pytest_plugins = [
     "fixtures.pairs",
     "fixtures.report",
     "fixtures.benchmarks",
+    "fixtures.peers",
 ]

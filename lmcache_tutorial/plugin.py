@@ -47,8 +47,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--gpu-memory-share", type=float, help="share of the GPU's memory that the engine takes (0.9)"
     )
     group.addoption(
-        "--allow-slow-lmcache", action="store_true",
+        "--allow-slow-lmcache",
+        action="store_true",
         help="measure on a GPU although LMCache's compiled operations are missing",
+    )
+    group.addoption(
+        "--peers",
+        nargs="?",
+        const="peers",
+        choices=("peers", "tuning"),
+        help="measure LMCache and its peers side by side; =tuning: the steps of the tuning table",
     )  # fmt: skip
     for name, default in (("hit-rate", MIN_HIT_RATE), ("ttft-drop", MIN_TTFT_DROP)):
         ini = f"min_{name.replace('-', '_')}"
@@ -61,6 +69,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Check every option; nothing has been started, and a bad value ends the run with exit code 4."""
+    config.addinivalue_line("markers", "peers: measures LMCache and its peers; runs with --peers alone")
     try:
         config.stash[CONFIG] = _run_config(config)
     except ConfigError as error:
@@ -89,7 +98,22 @@ def _run_config(config: pytest.Config) -> RunConfig:
         report_dir=config.rootpath / config.getoption("--report-dir"),
         keep_stack=config.getoption("--keep-stack"),
         allow_slow_lmcache=config.getoption("--allow-slow-lmcache"),
+        peers=config.getoption("--peers"),
     )
+
+
+def progress_line(config: pytest.Config) -> Callable[[str], None]:
+    """Return a function that prints a line at once, past pytest's capturing."""
+
+    def progress(line: str) -> None:
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        capture = config.pluginmanager.get_plugin("capturemanager")
+        if reporter and capture:
+            with capture.global_and_fixture_disabled():
+                reporter.ensure_newline()
+                reporter.write_line(line)
+
+    return progress
 
 
 class LessonModule(pytest.Module):
@@ -113,12 +137,14 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Set benchmarks aside unless asked for, and open the session if lessons are selected."""
     lessons = [item for item in items if lesson_id(item.path)]
+    peers = [item for item in items if item.get_closest_marker("peers")]
     asked = config.getoption("benchmark_only", default=False)
     benchmarks = [item for item in lessons if "benchmark" in getattr(item, "fixturenames", ())]
-    if benchmarks and not asked:
-        config.hook.pytest_deselected(items=benchmarks)
-        items[:] = [item for item in items if item not in benchmarks]
-    if not lessons or config.option.collectonly:
+    aside = [*([] if asked else benchmarks), *([] if config.stash[CONFIG].peers else peers)]
+    if aside:
+        config.hook.pytest_deselected(items=aside)
+        items[:] = [item for item in items if item not in aside]
+    if not (lessons or (peers and peers[0] in items)) or config.option.collectonly:
         return
     if config.getoption("numprocesses", default=None) or hasattr(config, "workerinput"):
         raise pytest.UsageError(

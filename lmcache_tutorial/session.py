@@ -50,15 +50,6 @@ class Session:
         self._results: dict[str, Any] = {}
         self._junit = _start_junit(config, run.report_dir)
 
-    def progress(self, line: str) -> None:
-        """Print a line at once, past pytest's capturing."""
-        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-        capture = self._config.pluginmanager.get_plugin("capturemanager")
-        if reporter and capture:
-            with capture.global_and_fixture_disabled():
-                reporter.ensure_newline()
-                reporter.write_line(line)
-
     def describe_stack(self, stack: Stack) -> None:
         """Take the servers and the model into the report's environment."""
         self.record.environment |= {"stack": stack.describe(), "model": stack.model.name}

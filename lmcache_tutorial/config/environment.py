@@ -52,11 +52,6 @@ def server_environment(config: StackConfig) -> dict[str, str]:
         "PYTHONHASHSEED": "0",
         "VLLM_SERVER_DEV_MODE": "1",  # POST /reset_prefix_cache; the servers listen on loopback only
         "VLLM_HOST_IP": "127.0.0.1",
-        **(
-            {"VLLM_CPU_KVCACHE_SPACE": f"{config.engine_memory_gib or 1:g}"}
-            if config.profile == "cpu"
-            else {}
-        ),
         **dict(config.environment),
     }
 

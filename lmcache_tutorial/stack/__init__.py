@@ -3,5 +3,17 @@
 from . import kept
 from .kept import StackError, kept_servers, open_stack, state_file, take_down
 from .running import Messages, Stack
+from .starting import launch, wait_ready
 
-__all__ = ["Messages", "Stack", "StackError", "kept", "kept_servers", "open_stack", "state_file", "take_down"]
+__all__ = [
+    "Messages",
+    "Stack",
+    "StackError",
+    "kept",
+    "kept_servers",
+    "launch",
+    "open_stack",
+    "state_file",
+    "take_down",
+    "wait_ready",
+]

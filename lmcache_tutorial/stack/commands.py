@@ -44,8 +44,8 @@ def engine_command(config: StackConfig, model: Model, *, port: int, lmcache_port
         command += ["--max-num-seqs", str(config.parallel_requests)]
     if config.profile == "gpu":
         command += ["--gpu-memory-utilization", f"{config.gpu_memory_share:g}"]
-        if config.engine_memory_gib:
-            command += ["--kv-cache-memory-bytes", str(int(config.engine_memory_gib * 2**30))]
+    if config.engine_memory_gib:
+        command += ["--kv-cache-memory-bytes", str(int(config.engine_memory_gib * 2**30))]
     if model.random_weights:
         command += ["--load-format", "dummy"]
     if model.chat_template:

@@ -1,0 +1,149 @@
+"""Do the pinned packages still fit the command lines, and each other? No GPU, no CUDA and no server needed.
+
+python .ci/pins.py [FOLDER]: every profile's command lines, and those of every peer, go through the pinned
+vLLM's and LMCache's own argument parsers: the installed ones for the CPU; for the GPU those of the wheels
+that the extra `gpu` pins, which are fetched into FOLDER (a temporary one by default) and unpacked without
+their compiled parts. Then the extra must resolve for Python 3.12 on Linux x86-64.
+"""
+
+import subprocess
+import sys
+import tempfile
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from lmcache_tutorial.config import PROFILES
+from lmcache_tutorial.model import CHAT_TEMPLATE, Model
+from lmcache_tutorial.peers import PEERS, TUNING
+from lmcache_tutorial.stack.commands import engine_command, lmcache_command
+
+PROJECT = Path(__file__).parents[1] / "pyproject.toml"
+PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (17, 24, 27, 28, 31, 34, 35)]
+RESOLVED_FOR = "x86_64-manylinux_2_31"
+# In a process of its own: the parsers import half of their package. vLLM's asks which device there is, and
+# LMCache's imports a compiled module that a wheel for another Python cannot give: both are answered here.
+PARSE = """
+import json, sys
+from unittest import mock
+lines = json.load(sys.stdin)
+if sys.argv[1] == "vllm":
+    import vllm.platforms as platforms
+    from vllm.platforms.cpu import CpuPlatform
+    platforms.current_platform = platforms._current_platform = CpuPlatform()
+    try:
+        from vllm.entrypoints.openai.cli_args import make_arg_parser, validate_parsed_serve_args
+    except ImportError:  # vLLM 0.32 moved it
+        from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+    for line in lines:
+        validate_parsed_serve_args(make_arg_parser(FlexibleArgumentParser()).parse_args(line))
+else:
+    import argparse
+    if sys.argv[2] == "unpacked":
+        sys.modules["lmcache.native_storage_ops"] = mock.MagicMock()
+    from lmcache.cli.commands.server import ServerCommand
+    for line in lines:
+        parser = argparse.ArgumentParser()
+        ServerCommand().add_arguments(parser)
+        parser.parse_args(line)
+module = sys.modules[sys.argv[1]]
+print(f"{len(lines)} command lines accepted by {sys.argv[1]} in {module.__file__}")
+"""
+
+
+def command_lines(profile: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield (program, arguments) of every server that this profile's stack and peers may start."""
+    plain = PROFILES[profile].stack
+    model = Model(Path("/model"), "m", "", CHAT_TEMPLATE, random_weights=profile == "gpu")
+    peers = [peer.config(plain) for peer in (*PEERS, *TUNING) if profile == "gpu" or not peer.gpu_only]
+    for config in [plain, replace(plain, engine_memory_gib=4), *peers]:
+        with_lmcache = config.offload == "lmcache"
+        yield "vllm", engine_command(config, model, port=1, lmcache_port=2 if with_lmcache else None)[3:]
+        if with_lmcache:
+            yield "lmcache", lmcache_command(config, port=2, http_port=3, shm_name="s")[4:]
+
+
+def parse(profile: str, packages: Path | None) -> bool:
+    """Hand the command lines to the parsers; tell whether all were accepted."""
+    import json
+    import os
+
+    lines = list(command_lines(profile))
+    fine = True
+    for program in ("vllm", "lmcache"):
+        mine = [arguments for name, arguments in lines if name == program]
+        where = {"PYTHONPATH": str(packages)} if packages else {}
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            PARSE,
+            program,
+            "unpacked" if packages else "installed",
+        ]
+        done = subprocess.run(
+            command, input=json.dumps(mine), capture_output=True, text=True, timeout=300, check=False,
+            env={**os.environ, **where},
+        )  # fmt: skip
+        shown = done.stdout if done.returncode == 0 else done.stderr
+        print(f"{profile}: {shown.strip().splitlines()[-1]}")
+        fine &= done.returncode == 0
+    return fine
+
+
+def fetch(pins: list[str], folder: Path) -> Path:
+    """Fetch wheels without what they need, and unpack them without compiled parts."""
+    platforms = [part for name in PLATFORMS for part in ("--platform", name)]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:",
+         "--python-version", "3.12", "--implementation", "cp", *platforms, "-d", str(folder), *pins],
+        check=True, timeout=900,
+    )  # fmt: skip
+    unpacked = folder / "unpacked"
+    for pin in pins:
+        (wheel,) = folder.glob(pin.replace("==", "-") + "-*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(unpacked, [name for name in archive.namelist() if not name.endswith(".so")])
+    return unpacked
+
+
+def resolves() -> bool:
+    """Ask uv for a set of versions that satisfies the extra."""
+    command = [
+        sys.executable,
+        "-m",
+        "uv",
+        "pip",
+        "compile",
+        str(PROJECT),
+        "--extra",
+        "gpu",
+        "-q",
+        "--only-binary",
+    ]
+    command += [":all:", "--python-version", "3.12", "--python-platform", RESOLVED_FOR]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    found = [line for line in done.stdout.splitlines() if "==" in line]
+    print(
+        f"gpu: the extra resolves to {len(found)} packages" if done.returncode == 0 else done.stderr.strip()
+    )
+    return done.returncode == 0
+
+
+def main(folder: Path) -> int:
+    """Run all checks; 0 if all hold."""
+    extra = tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"]["gpu"]
+    pins = [pin for pin in extra if pin.startswith(("vllm==", "lmcache=="))]
+    fine = [parse("cpu", None), parse("gpu", fetch(pins, folder)), resolves()]
+    return 0 if all(fine) else 1
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        sys.exit(main(Path(sys.argv[1])))
+    with tempfile.TemporaryDirectory() as temporary:
+        sys.exit(main(Path(temporary)))

@@ -1,0 +1,180 @@
+"""What peers did side by side: the document that is kept (peers.json), and its page (peers.html)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from .metrics import median_interval
+from .pages import page_environment
+from .peers import LOAD_SHARE, LOAD_TOKENS, TUNED, Peer, Sample, Samples, against_native
+from .plotting import chart_svg
+
+TITLES = {
+    "peers": "LMCache and its peers, side by side",
+    "tuning": "What makes LMCache's first token faster: predicted, changed, measured",
+}
+OVERHEAD_SHARE, OVERHEAD_S = 0.03, 0.002
+
+
+@dataclass
+class PeersRecord:
+    """Everything that one run of a set of peers collects; becomes peers.json or tuning.json."""
+
+    set: str
+    environment: Mapping[str, Any]
+    peers: Sequence[Peer]
+    left_out: Sequence[str]
+    kv_bytes_per_token: int
+    samples: list[Sample] = field(default_factory=list)
+    commands: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    copies: dict[str, float] | None = None
+    overhead: list[dict[str, Any]] = field(default_factory=list)
+    started: float = field(default_factory=time.time)
+
+    def document(self) -> dict[str, Any]:
+        """Build the document; every number on the page stands in it."""
+        samples = Samples(self.samples, self.kv_bytes_per_token, (self.copies or {}).get("host_to_device"))
+        native = against_native(samples)
+        return {
+            "schema": 1,
+            "set": self.set,
+            "started": datetime.fromtimestamp(self.started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "duration_s": round(time.time() - self.started, 1),
+            "environment": dict(self.environment),
+            "kv_bytes_per_token": self.kv_bytes_per_token,
+            "peers": [
+                {
+                    "name": p.name,
+                    "what": p.what,
+                    "prediction": p.prediction,
+                    "servers": self.commands.get(p.name),
+                }
+                for p in self.peers
+            ],
+            "left_out": list(self.left_out),
+            "copies_bytes_s": self.copies,
+            "rows": [_plain(row) for row in samples.rows()],
+            "against_native": {str(n): asdict(ratio) for n, ratio in native.items()} if native else None,
+            "overhead": self.overhead,
+            "samples": [asdict(sample) for sample in self.samples],
+        }
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: asdict(value) if hasattr(value, "low") else value for name, value in row.items()}
+
+
+def overhead_row(
+    tokens: int, *, suite: Sequence[float], bare: Sequence[float], framework: Sequence[float]
+) -> dict[str, Any]:
+    """Compare warm TTFT through the suite with that of a bare client, asked in turns [s].
+
+    Args:
+        tokens: prompt tokens.
+        suite: TTFT as ``ask`` measured it, one a round.
+        bare: TTFT of the same request by a bare HTTP client, one a round.
+        framework: the time before the request is sent: graph, chat client and trace, one a round.
+
+    Returns:
+        The row; ``added`` is the median of the differences. It is ``resolved`` where its interval is narrower
+        than what is allowed on both sides: a machine too noisy for that can neither hold nor break the claim.
+    """
+    added = median_interval([one - other for one, other in zip(suite, bare, strict=True)])
+    allowed = max(OVERHEAD_SHARE * median(bare), OVERHEAD_S)
+    return {
+        "tokens": tokens, "suite_s": list(suite), "bare_s": list(bare), "framework_s": list(framework),
+        "added": asdict(added), "allowed_s": allowed, "resolved": added.high - added.low < 2 * allowed,
+    }  # fmt: skip
+
+
+def findings(document: Mapping[str, Any]) -> Iterator[tuple[str, bool, str]]:
+    """Yield what is claimed of a run: a sentence, whether it holds, and what was seen."""
+    for tokens, ratio in (document["against_native"] or {}).items():
+        yield (
+            f"LMCache, tuned, is at or below native offload at {int(tokens):,} tokens",
+            ratio["value"] <= 1,
+            f"{ratio['value']:.3f} of its TTFT ({ratio['low']:.3f} to {ratio['high']:.3f})",
+        )
+    for row in document["rows"]:
+        if row["peer"] == TUNED.name and row["load_share"] and row["tokens"] >= LOAD_TOKENS:
+            yield (
+                f"LMCache, tuned, loads at {LOAD_SHARE:.0%} of the copy rate or more "
+                f"at {row['tokens']:,} tokens",
+                row["load_share"] >= LOAD_SHARE,
+                f"{row['load_bytes_s'] / 1e9:.1f} GB/s, {row['load_share']:.0%} of the copy rate",
+            )
+    for row in document["overhead"]:
+        if row["resolved"]:
+            yield (
+                f"The suite adds little to a warm TTFT at {row['tokens']:,} tokens",
+                row["added"]["value"] < row["allowed_s"],
+                f"{_ms(row['added'])} ms added, {_ms(row['allowed_s'])} ms allowed",
+            )
+
+
+def render_peers(document: Mapping[str, Any]) -> str:
+    """Build the page: no script, no network."""
+    page = page_environment()
+    lengths = sorted({row["tokens"] for row in document["rows"]})
+    page.globals |= {"title": TITLES[document["set"]], "chart": _chart, "lengths": lengths}
+    page.globals |= {"findings": list(findings(document)), "outcome": _outcome, "median": median}
+    page.filters |= {"ms": _ms, "rate": _rate}
+    return page.get_template("peers.html.jinja").render(run=document)
+
+
+def write_page(document: Mapping[str, Any], path: Path) -> None:
+    """Render the page and write it, atomically."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(render_peers(document))
+    partial.rename(path)
+
+
+def _chart(document: Mapping[str, Any], tokens: int) -> str:
+    arms = {"cold": "cold", "engine": "engine's own cache", "outside": "from outside"}
+    rows = [
+        (f"{s['peer']}: {arms[s['start']]}", s["ttft_s"] * 1000)
+        for s in sorted(document["samples"], key=lambda s: (s["start"] != "outside", s["block"]))
+        if s["tokens"] == tokens and s["start"] != "cold"
+    ]
+    axis = "TTFT [ms]"
+    name = f"Warm TTFT, {tokens:,} tokens"
+    return chart_svg("rounds", ["arm", axis], rows, axis=axis, name=name, prefix=f"warm-{tokens}")
+
+
+def _outcome(document: Mapping[str, Any], peer: str) -> list[dict[str, Any]]:
+    """Compare a tuning step with the first of the set, length by length [s]: negative is faster."""
+    base = {row["tokens"]: row for row in document["rows"] if row["peer"] == document["peers"][0]["name"]}
+    found = []
+    for row in document["rows"]:
+        if row["peer"] == peer and row["outside"]:
+            first = base[row["tokens"]]
+            change = {
+                name: row[name]["value"] - first[name]["value"] for name in ("cold", "engine", "outside")
+            }
+            found.append({"tokens": row["tokens"], "load": row["load_s"] - first["load_s"], **change})
+    return found
+
+
+def _ms(value: Any, signed: bool = False) -> str:
+    """Print seconds, or an estimate of seconds with its interval, in milliseconds.
+
+    >>> _ms(0.0123), _ms(-0.002, signed=True), _ms(None)
+    ('12.3', '-2.0', '–')
+    >>> _ms({"value": 0.1, "low": 0.09, "high": 0.2})
+    '100.0 (90.0 to 200.0)'
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, Mapping):
+        return f"{_ms(value['value'])} ({_ms(value['low'])} to {_ms(value['high'])})"
+    return f"{value * 1000:+.1f}" if signed else f"{value * 1000:,.1f}"
+
+
+def _rate(value: float | None) -> str:
+    return "–" if value is None else f"{value / 1e9:.1f} GB/s"

@@ -1,0 +1,141 @@
+"""Start peers side by side and measure them in turns, each request by a bare HTTP client."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .config import LessonSizes, RunConfig, StackConfig, cache_folder
+from .corpus import Document, fresh, full_text
+from .model import Model
+from .peers import Peer, PeerSet, Sample, Start
+from .predict import engine_reusable_tokens, lmcache_reusable_tokens
+from .stack import Stack, launch, wait_ready
+
+GIB = 2**30
+QUESTIONS: Mapping[Start, str] = {
+    "cold": "\n\nWhich class stores a chunk?",
+    "engine": "\n\nWhat decides which chunk is evicted first?",
+    "outside": "\n\nWho reads a chunk back?",
+}
+ANSWER_TOKENS = 4
+REQUEST_LIMIT_S = 120.0
+CHARACTERS_A_TOKEN = 8  # more than any tokenizer here makes of a token on average
+MANUAL = Document("peers", size="long", seed=10)
+Seat = tuple[Peer, Stack]
+
+
+def seat_config(plain: StackConfig, peer: Peer, model: Model, sizes: LessonSizes, seat: int) -> StackConfig:
+    """Fit a peer's stack into a seat: memory for the longest prompt, and what is kept for two of them."""
+    kv, context = model.kv_bytes_per_token(), sizes.long + max(512, sizes.long // 40)
+    config = peer.config(plain)
+    engine = max(0.25, math.ceil(10 * 1.03 * context * kv / GIB) / 10)
+    kept = max(2, math.ceil(2.5 * sizes.long * kv / GIB))
+    if plain.profile == "gpu":  # engines that compile at the same time must not share one folder of results
+        folder = ("VLLM_CACHE_ROOT", str(cache_folder() / f"vllm-seat-{seat}"))
+        config = replace(config, gpu_memory_share=0.3, environment=(*config.environment, folder))
+    return replace(config, context_tokens=context, engine_memory_gib=engine, lmcache_memory_gib=kept)
+
+
+@contextmanager
+def seated(
+    run: RunConfig, model: Model, block: Sequence[Peer], progress: Callable[[str], None]
+) -> Iterator[list[Seat]]:
+    """Run the engines of one block side by side for the length of a ``with`` block.
+
+    Raises:
+        ServerError: one did not start; none is left running.
+    """
+    seats: list[Seat] = []
+    try:
+        for number, peer in enumerate(block):
+            config = seat_config(run.stack, peer, model, run.sizes, number)
+            logs = run.report_dir / "logs" / peer.name.replace(" ", "-").replace(",", "")
+            seats.append((peer, launch(config, model, logs, progress)))
+        progress(f"peers: starting {', '.join(peer.name for peer in block)} side by side")
+        wait_ready([stack for _, stack in seats])
+        yield seats
+    finally:
+        for _, stack in seats:
+            stack.close()
+
+
+def measure(block: int, seats: Sequence[Seat], wanted: PeerSet, sizes: LessonSizes) -> Iterator[Sample]:
+    """Measure every length in rounds; within a round the peers take turns, and each round another begins."""
+    lengths = [sizes.tokens(size) for size in wanted.sizes]
+    text = full_text(MANUAL, sizes.long * CHARACTERS_A_TOKEN)
+    for seat in seats:
+        _round(seat, text, lengths[0], block, -1)  # not kept: an engine's first prompts set things up
+    for tokens in lengths:
+        for number in range(wanted.rounds):
+            shift = number % len(seats)
+            for seat in [*seats[shift:], *seats[:shift]]:
+                yield from _round(seat, text, tokens, block, number)
+
+
+def _round(seat: Seat, text: str, tokens: int, block: int, number: int) -> list[Sample]:
+    """Ask one new document cold, from the engine's cache and, where something is kept outside, from there."""
+    peer, stack = seat
+    encode: Callable[[str], Any] = stack.renderer.tokenizer.encode
+    shared = encode(fresh(text[: tokens * CHARACTERS_A_TOKEN])).ids[:tokens]
+    samples = []
+    for start, question in QUESTIONS.items():
+        if start == "outside":
+            if stack.config.offload == "none":
+                break
+            stack.empty_engine_cache()
+        prompt = [*shared, *encode(question).ids]
+        before = stack.snapshot()
+        ttft_s = first_token_s(stack, "/v1/completions", {"prompt": prompt, "ignore_eos": True})
+        after = stack.wait_counted(before, [len(prompt)])
+        stack.wait_stored(before)
+        predicted = _predicted(stack, start, tokens, len(prompt))
+        engine, outside = after.engine - before.engine, after.external - before.external
+        served = (after.computed - before.computed, engine, outside, predicted)
+        samples.append(Sample(peer.name, block, tokens, number, start, ttft_s, *served))
+    return samples
+
+
+def _predicted(stack: Stack, start: Start, shared: int, prompt: int) -> int:
+    if start == "cold":
+        return 0
+    if start == "outside" and stack.config.offload == "lmcache":
+        return lmcache_reusable_tokens(shared, prompt, stack.chunk_tokens)
+    return engine_reusable_tokens(shared, prompt, stack.block_tokens)
+
+
+def first_token_s(stack: Stack, path: str, body: Mapping[str, Any]) -> float:
+    """Send a streamed request with a bare HTTP client; return the time to its first token [s].
+
+    The clock starts when the finished bytes are sent and stops at the first event with a choice that is more
+    than the role of a chat message. The rest of the answer is read before this returns.
+    """
+    options = {"model": stack.model.name, "max_tokens": ANSWER_TOKENS, "temperature": 0, "stream": True}
+    content = json.dumps({**options, **body}).encode()
+    headers = {"content-type": "application/json"}
+    first = None
+    sent = time.perf_counter()
+    with stack.client.stream(
+        "POST", stack.engine.url + path, content=content, headers=headers, timeout=REQUEST_LIMIT_S
+    ) as answer:
+        answer.raise_for_status()
+        for line in answer.iter_lines():
+            if first is None and '"choices":[{' in line and '"content":""' not in line:
+                first = time.perf_counter()
+    if first is None:
+        raise RuntimeError(f"{stack.engine.url}{path} answered without a token")
+    return first - sent
+
+
+def save(document: Mapping[str, Any], path: Path) -> None:
+    """Write a document, atomically: what was measured so far is there even if the run is cut off."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    partial.rename(path)
