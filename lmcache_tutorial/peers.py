@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any, Literal
 
-from .config import StackConfig
+from .config import GPU_ENVIRONMENT, StackConfig
 from .metrics import median_interval, ratio_of_medians
 from .records import Interval
 
@@ -35,7 +35,9 @@ class Peer:
         return replace(plain, **self.changes)
 
 
-AS_IT_COMES = {"chunk_tokens": 256, "lmcache_arguments": (), "engine_arguments": ()}
+AS_IT_COMES = {
+    "chunk_tokens": 256, "lmcache_arguments": (), "engine_arguments": (), "environment": GPU_ENVIRONMENT
+}  # fmt: skip
 ALONE = Peer(
     "vLLM alone",
     "no KV outlives the engine: its cold prompts are no reuse, its second asks its own prefix cache",
@@ -71,7 +73,7 @@ TUNING = (
     _tuning(
         "huge pages",
         "fewer pages to map: storing faster, loading a little",
-        environment=(("VLLM_USE_FLASHINFER_SAMPLER", "0"), ("THP_MEM_ALLOC_ENABLE", "1")),
+        environment=(*GPU_ENVIRONMENT, ("THP_MEM_ALLOC_ENABLE", "1")),
     ),
     _tuning(
         "no asynchronous scheduling",

@@ -19,10 +19,20 @@ from .options import (
     run_config,
     writable_folder,
 )
-from .profiles import DEFAULT_MODEL, GPU_MODEL, PROFILES, LessonSizes, Offload, Profile, StackConfig
+from .profiles import (
+    DEFAULT_MODEL,
+    GPU_ENVIRONMENT,
+    GPU_MODEL,
+    PROFILES,
+    LessonSizes,
+    Offload,
+    Profile,
+    StackConfig,
+)
 
 __all__ = [
     "DEFAULT_MODEL",
+    "GPU_ENVIRONMENT",
     "GPU_MODEL",
     "MIN_HIT_RATE",
     "MIN_TTFT_DROP",

@@ -168,9 +168,8 @@ class Stack:
             expected, stored = missed // self.config.chunk_tokens, now.stored_chunks - since.stored_chunks
             if stored != seen:
                 seen, still_since = stored, time.monotonic()
-            if not self._writes_in_progress() and (
-                stored >= expected or (parallel and time.monotonic() - still_since > 1)
-            ):
+            done = stored >= expected or (parallel and time.monotonic() - still_since > 1)
+            if done and not self._writes_in_progress():  # asked last: it makes LMCache check its memory
                 return
             if time.monotonic() > deadline:
                 raise CountersError(
