@@ -102,7 +102,7 @@ PROFILES: Mapping[str, Profile] = {
             # tokens that are prefilled after a hit would run outside them.
             parallel_requests=None,
             ready_timeout_s=480.0,
-            environment=GPU_ENVIRONMENT + (("THP_MEM_ALLOC_ENABLE", "1"),),  # torch's huge pages
+            environment=(*GPU_ENVIRONMENT, ("THP_MEM_ALLOC_ENABLE", "1")),  # torch's huge pages
             # What made the first token faster: the tuning table of reports/reference. The hash is not meant
             # to resist an attacker: one user, one machine.
             engine_arguments=("--no-async-scheduling", "--prefix-caching-hash-algo", "xxhash"),
