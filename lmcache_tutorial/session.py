@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Sequence
-from importlib import metadata
+from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ PACKAGES = (
     "pytest",
     "lmcache-tutorial",
 )
+OPTIONAL = ("fastokens",)
 MESSAGE_CHARACTERS = 4_000
 
 
@@ -122,6 +123,7 @@ def environment(run: RunConfig) -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             packages[name] = "not installed"
     device = f"{gpu()}; " if run.stack.profile == "gpu" else ""
+    packages |= {name: metadata.version(name) for name in OPTIONAL if util.find_spec(name)}
     memory = machine_memory_gib()
     return {
         "hardware": f"{device}{processor()}, {psutil.cpu_count()} cores, {memory:.0f} GiB",

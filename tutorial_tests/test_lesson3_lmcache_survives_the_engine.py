@@ -39,7 +39,7 @@ CONTROL_ROUNDS = 3  # counts, no times: each must be 0
 # ## 2. The prediction
 # LMCache keeps whole *chunks*, the engine whole *blocks*, and a chunk is several blocks. So the two round
 # down differently, and LMCache may give back a little less. For a fair comparison of answers both must reuse
-# the same tokens: the manual is shortened, a few characters at a time, until the two predictions agree.
+# the same tokens: the manual is shortened, a character for each token too many, until both predictions agree.
 
 
 # %%
@@ -51,7 +51,7 @@ def same_reuse(stack: Stack, manual: str) -> tuple[str, int]:
         engine = engine_reusable_tokens(prompt, prompt, block)
         if engine == lmcache_reusable_tokens(prompt, prompt, chunk):
             return manual, engine
-        manual = manual[: -max(1, prompt % chunk // 8)]
+        manual = manual[: -max(1, prompt % chunk)]
 
 
 def reuse_after_restart(stack: Stack, manual: str) -> int:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import util
 from typing import Literal
 
 DEFAULT_MODEL = "smollm2"
 GPU_MODEL = "shape:llama-3.1-8b"
 # FlashInfer compiles its sampler at the first request; greedy answers do not need it.
 GPU_ENVIRONMENT = (("VLLM_USE_FLASHINFER_SAMPLER", "0"),)
+# A faster tokenizer for vLLM where it is installed: of a long prompt's TTFT from a cache, most is tokenizing.
+FAST_TOKENIZER = (("VLLM_USE_FASTOKENS", "1"),) if util.find_spec("fastokens") else ()
 Offload = Literal["lmcache", "native", "none"]
 
 
@@ -102,7 +105,8 @@ PROFILES: Mapping[str, Profile] = {
             # tokens that are prefilled after a hit would run outside them.
             parallel_requests=None,
             ready_timeout_s=480.0,
-            environment=(*GPU_ENVIRONMENT, ("THP_MEM_ALLOC_ENABLE", "1")),  # torch's huge pages
+            # Huge pages for torch's memory on the host.
+            environment=(*GPU_ENVIRONMENT, *FAST_TOKENIZER, ("THP_MEM_ALLOC_ENABLE", "1")),
             # What made the first token faster: the tuning table of reports/reference. The hash is not meant
             # to resist an attacker: one user, one machine.
             engine_arguments=("--no-async-scheduling", "--prefix-caching-hash-algo", "xxhash"),

@@ -14,7 +14,12 @@ def lmcache_command(config: StackConfig, *, port: int, http_port: int, shm_name:
     """Build LMCache's multi-process server: its message port, its HTTP port, its memory."""
     # On a CPU the KV goes through a shared segment; without one it travels pickled through a socket, ten
     # times slower. On a GPU the server copies from and to the engine's memory itself (CUDA IPC).
-    transfer = {"cpu": ["auto", "--shm-name", shm_name], "gpu": ["lmcache_driven", "--shm-name", ""]}
+    # For that it maps this memory, and a dead engine's stays taken until its registration is given up: after
+    # 30 s of silence, the least that is allowed, instead of 120.
+    transfer = {
+        "cpu": ["auto", "--shm-name", shm_name],
+        "gpu": ["lmcache_driven", "--shm-name", "", "--worker-reap-timeout-seconds", "30"],
+    }
     return [
         sys.executable, "-m", "lmcache.cli.main", "server",
         "--host", "127.0.0.1", "--port", str(port),
@@ -44,6 +49,8 @@ def engine_command(config: StackConfig, model: Model, *, port: int, lmcache_port
         command += ["--max-num-seqs", str(config.parallel_requests)]
     if config.profile == "gpu":
         command += ["--gpu-memory-utilization", f"{config.gpu_memory_share:g}"]
+        # Without a few seconds for it, vLLM kills its engine process before LMCache is told to let go.
+        command += ["--shutdown-timeout", "4"]
     if config.engine_memory_gib:
         command += ["--kv-cache-memory-bytes", str(int(config.engine_memory_gib * 2**30))]
     if model.random_weights:

@@ -23,7 +23,8 @@ from .servers import engine_answers, lmcache_answers, start_engine
 
 Messages = Sequence[Mapping[str, Any]]
 Progress = Callable[[str], None]
-SETTLE_LIMIT_S = 30.0  # storing 8,000 tokens takes well under a second here
+SETTLE_LIMIT_S = 30.0  # storing 60,000 tokens takes a second
+RELEASE_LIMIT_S = 60.0  # LMCache gives up a silent engine after 30 s, and looks every few seconds
 
 
 @dataclass
@@ -92,9 +93,8 @@ class Stack:
     def snapshot(self) -> Snapshot:
         """Read every counter of both servers."""
         engine = self._get(f"{self.engine.url}/metrics").text
-        return parse_snapshot(
-            engine, self._get(f"{self.lmcache_http}/metrics").text if self.lmcache else None
-        )
+        lmcache = self._get(f"{self.lmcache_http}/metrics").text if self.lmcache else None
+        return parse_snapshot(engine, lmcache)
 
     def empty_engine_cache(self) -> None:
         """Empty the engine's own prefix cache; LMCache keeps what it has.
@@ -188,6 +188,7 @@ class Stack:
             ServerError: it did not stop or did not become ready.
         """
         self.engine.stop()
+        self._wait_released()
         self.engine = start_engine(
             self.config, self.model, port=self.engine.record.port, log=Path(self.engine.record.log),
             lmcache_port=self.lmcache.record.port if lmcache and self.lmcache else None,
@@ -233,6 +234,14 @@ class Stack:
                 server.stop()
         if self.lease:
             self.lease.close()
+
+    def _wait_released(self) -> None:
+        """Wait until LMCache no longer maps the memory of a GPU engine that has ended."""
+        deadline = time.monotonic() + RELEASE_LIMIT_S
+        while self.lmcache and self._get(f"{self.lmcache_http}/status").json().get("registered_gpu_ids"):
+            if time.monotonic() > deadline:
+                raise ServerError(f"LMCache held a dead engine's memory for more than {RELEASE_LIMIT_S:g} s.")
+            time.sleep(0.25)
 
     def _get(self, url: str) -> httpx.Response:
         return self.client.get(url).raise_for_status()
