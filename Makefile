@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test setup up down lint clean
+.PHONY: help tutorial test setup up down peers reference lint pins clean
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 TORCH := torch==2.13.0+cpu
@@ -43,10 +43,23 @@ up: $(READY) ## keep a stack running, so that the next pytest starts in seconds
 down: $(READY) ## stop the stack that is kept
 	$(BIN)/lmcache-tutorial down
 
+peers: $(READY) ## measure LMCache and its peers side by side; make peers ARGS=--peers=tuning
+	$(BIN)/pytest --peers -k peers $(ARGS)
+
+reference: ## commit this run: make reference NAME=cpu-smollm2-135m copies the last reports, and README's headlines
+	@test -n "$(NAME)" || { echo "make reference needs NAME=…, a folder of reports/reference"; exit 2; }
+	mkdir -p reports/reference/$(NAME)
+	for file in index.html results.json peers.html peers.json tuning.html tuning.json; do \
+	  if [ -f reports/$$file ]; then cp reports/$$file reports/reference/$(NAME)/; fi; done
+	$(BIN)/lmcache-tutorial headlines reports/reference/*/results.json --into README.md
+
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+pins: $(READY) ## do the pinned packages still take our command lines (also the GPU's, without a GPU)?
+	$(BIN)/python .ci/pins.py
 
 clean: ## stop the kept stack; remove the environment, reports and caches
 	@if [ -x $(BIN)/lmcache-tutorial ]; then $(BIN)/lmcache-tutorial down; fi

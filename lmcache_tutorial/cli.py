@@ -15,6 +15,7 @@ from .config import DEFAULT_MODEL, GPU_MODEL, ConfigError, percent, run_config
 from .diagnose import REMEMBERED_BLOCKS, diagnose
 from .diagnosis import diagnosis_page, diagnosis_text
 from .doctor import examine
+from .headlines import HeadlinesError, headlines, into
 from .model import CHAT_TEMPLATE, ModelError, prepare, small_model_folder
 from .process import ServerError
 from .rendering import Renderer, RenderingError
@@ -40,9 +41,10 @@ def _clear_errors() -> Iterator[None]:
     """Print what we know how to explain, without a traceback: exit code 2 for usage, 1 for what failed."""
     try:
         yield
-    except (ConfigError, RenderingError, StackError, ServerError, ModelError) as error:
+    except (ConfigError, HeadlinesError, RenderingError, StackError, ServerError, ModelError) as error:
         console.print(f"error: {error}", style="red", markup=False)
-        raise typer.Exit(2 if isinstance(error, ConfigError | RenderingError) else 1) from None
+        usage = isinstance(error, ConfigError | HeadlinesError | RenderingError)
+        raise typer.Exit(2 if usage else 1) from None
 
 
 @app.command()
@@ -104,6 +106,22 @@ def prepare_model(model: ModelOption = None) -> None:
     with _clear_errors():
         ready = prepare(run_config(stack="auto", model=model, report_dir=Path()).stack.model, console.print)
         console.print(f"model: {ready.folder}", markup=False)
+
+
+@app.command("headlines")
+def show_headlines(
+    files: Annotated[list[Path], typer.Argument(help="results.json of each run")],
+    into_file: Annotated[
+        Path | None, typer.Option("--into", help="a README to put them into, between its markers")
+    ] = None,
+) -> None:
+    """Print the headlines of runs as Markdown, or put them into a README."""
+    with _clear_errors():
+        text = headlines(files, into_file or Path("README.md"))
+        if into_file:
+            into(into_file, text)
+        else:
+            console.print(text, markup=False)
 
 
 @app.command("diagnose")

@@ -7,6 +7,11 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+# The pages of the sets of peers, each in a file of that name.
+TITLES = {
+    "peers": "LMCache and its peers, side by side",
+    "tuning": "What makes LMCache's first token faster: predicted, changed, measured",
+}
 RANDOM_WEIGHTS = "random weights: times and hits are real, answers are noise"
 
 

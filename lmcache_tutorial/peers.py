@@ -121,15 +121,15 @@ SETS: Mapping[str, PeerSet] = {
 def blocks(peers: Sequence[Peer], seats: int) -> list[list[Peer]]:
     """Divide peers into blocks that run one after the other, each with at most ``seats`` engines at once.
 
-    vLLM alone, where it is among the peers, sits in every block: what storing costs is told by it.
+    The first peer sits in every block, for what changes between blocks is no peer's doing: by vLLM alone it
+    is told what storing costs, by LMCache as it comes what a tuning step changed.
 
     >>> [[p.name for p in block] for block in blocks(PEERS, 3)]
     [['vLLM alone', 'LMCache, tuned', 'vLLM native offload'], ['vLLM alone', 'LMCache as it comes']]
     """
-    always = [peer for peer in peers if peer is ALONE]
-    others = [peer for peer in peers if peer is not ALONE]
-    free = max(1, seats - len(always))
-    return [always + others[at : at + free] for at in range(0, len(others), free)]
+    first, *others = peers
+    free = max(1, seats - 1)
+    return [[first, *others[at : at + free]] for at in range(0, len(others), free)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +175,23 @@ class Samples:
         """Yield what is shown of each peer at each length; times in seconds, rates in bytes a second."""
         for tokens in sorted({s.tokens for s in self.all}):
             for peer in dict.fromkeys(s.peer for s in self.all):
-                yield self._row(peer, tokens)
+                yield self._row(peer, tokens, self.block_of(peer))
 
-    def _row(self, peer: str, tokens: int) -> dict[str, Any]:
-        block = self.block_of(peer)
+    def outcomes(self, base: str) -> Iterator[dict[str, Any]]:
+        """Yield what each other peer changed against ``base``, at each length [s]; negative is faster.
+
+        ``same_block`` tells whether both sat in one block; what changed between blocks is in it otherwise.
+        """
+        for row in self.rows():
+            if row["peer"] == base or not row["outside"]:
+                continue
+            same_block = bool(self.ttft_s(base, row["tokens"], "outside", row["block"]))
+            other = self._row(base, row["tokens"], row["block"] if same_block else self.block_of(base))
+            changes = {f"{arm}_s": row[arm].value - other[arm].value for arm in ("cold", "engine", "outside")}
+            changes["load_s"] = row["load_s"] - other["load_s"]
+            yield {"peer": row["peer"], "tokens": row["tokens"], "same_block": same_block, **changes}
+
+    def _row(self, peer: str, tokens: int, block: int) -> dict[str, Any]:
         cold, own = (self.ttft_s(peer, tokens, start, block) for start in ("cold", "engine"))
         outside = self.ttft_s(peer, tokens, "outside", block)
         row: dict[str, Any] = {"peer": peer, "block": block, "tokens": tokens}

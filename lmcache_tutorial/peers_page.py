@@ -11,14 +11,10 @@ from statistics import median
 from typing import Any
 
 from .metrics import median_interval
-from .pages import page_environment
+from .pages import TITLES, page_environment
 from .peers import LOAD_SHARE, LOAD_TOKENS, TUNED, Peer, Sample, Samples, against_native
 from .plotting import chart_svg
 
-TITLES = {
-    "peers": "LMCache and its peers, side by side",
-    "tuning": "What makes LMCache's first token faster: predicted, changed, measured",
-}
 OVERHEAD_SHARE, OVERHEAD_S = 0.03, 0.002
 
 
@@ -57,13 +53,20 @@ class PeersRecord:
                 }
                 for p in self.peers
             ],
-            "left_out": list(self.left_out),
+            "left_out": [*self.left_out, *self._unmeasured()],
             "copies_bytes_s": self.copies,
             "rows": [_plain(row) for row in samples.rows()],
+            "outcomes": list(samples.outcomes(self.peers[0].name)) if self.set == "tuning" else [],
             "against_native": {str(n): asdict(ratio) for n, ratio in native.items()} if native else None,
             "overhead": self.overhead,
             "samples": [asdict(sample) for sample in self.samples],
         }
+
+    def _unmeasured(self) -> list[str]:
+        measured = {sample.peer for sample in self.samples}
+        return [
+            f"{p.name} was not measured: the run ended before." for p in self.peers if p.name not in measured
+        ]
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,8 +126,8 @@ def render_peers(document: Mapping[str, Any]) -> str:
     page = page_environment()
     lengths = sorted({row["tokens"] for row in document["rows"]})
     page.globals |= {"title": TITLES[document["set"]], "chart": _chart, "lengths": lengths}
-    page.globals |= {"findings": list(findings(document)), "outcome": _outcome, "median": median}
-    page.filters |= {"ms": _ms, "rate": _rate}
+    page.globals |= {"findings": list(findings(document)), "median": median}
+    page.filters |= {"ms": _ms, "span": _span, "rate": _rate}
     return page.get_template("peers.html.jinja").render(run=document)
 
 
@@ -147,33 +150,25 @@ def _chart(document: Mapping[str, Any], tokens: int) -> str:
     return chart_svg("rounds", ["arm", axis], rows, axis=axis, name=name, prefix=f"warm-{tokens}")
 
 
-def _outcome(document: Mapping[str, Any], peer: str) -> list[dict[str, Any]]:
-    """Compare a tuning step with the first of the set, length by length [s]: negative is faster."""
-    base = {row["tokens"]: row for row in document["rows"] if row["peer"] == document["peers"][0]["name"]}
-    found = []
-    for row in document["rows"]:
-        if row["peer"] == peer and row["outside"]:
-            first = base[row["tokens"]]
-            change = {
-                name: row[name]["value"] - first[name]["value"] for name in ("cold", "engine", "outside")
-            }
-            found.append({"tokens": row["tokens"], "load": row["load_s"] - first["load_s"], **change})
-    return found
-
-
 def _ms(value: Any, signed: bool = False) -> str:
-    """Print seconds, or an estimate of seconds with its interval, in milliseconds.
+    """Print seconds, or the value of an estimate in seconds, in milliseconds.
 
-    >>> _ms(0.0123), _ms(-0.002, signed=True), _ms(None)
-    ('12.3', '-2.0', '–')
-    >>> _ms({"value": 0.1, "low": 0.09, "high": 0.2})
-    '100.0 (90.0 to 200.0)'
+    >>> _ms(0.0123), _ms(-0.002, signed=True), _ms(None), _ms({"value": 0.1, "low": 0.09, "high": 0.2})
+    ('12.3', '-2.0', '–', '100.0')
     """
     if value is None:
         return "–"
-    if isinstance(value, Mapping):
-        return f"{_ms(value['value'])} ({_ms(value['low'])} to {_ms(value['high'])})"
-    return f"{value * 1000:+.1f}" if signed else f"{value * 1000:,.1f}"
+    seconds = value["value"] if isinstance(value, Mapping) else value
+    return f"{seconds * 1000:+.1f}" if signed else f"{seconds * 1000:,.1f}"
+
+
+def _span(value: Mapping[str, float]) -> str:
+    """Print the interval of an estimate in milliseconds.
+
+    >>> _span({"value": 0.1, "low": 0.09, "high": 0.2})
+    '90.0 to 200.0'
+    """
+    return f"{_ms(value['low'])} to {_ms(value['high'])}"
 
 
 def _rate(value: float | None) -> str:

@@ -45,7 +45,7 @@ def rounds_chart(axes: Axes, frame: pd.DataFrame) -> None:
         axes.annotate(f"{values.median():.3g}", at, va="center", xytext=(9, 0), textcoords="offset points")
     axes.set_yticks(range(len(groups)), [_label(name) for name, _ in groups])
     axes.invert_yaxis()
-    axes.set_xlim(left=0)
+    axes.set_xlim(left=min(0, 1.1 * frame[value].min()))
 
 
 def growth_chart(axes: Axes, frame: pd.DataFrame) -> None:

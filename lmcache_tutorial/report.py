@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
-from .pages import page_environment
+from .pages import TITLES, page_environment
 from .plotting import chart_svg
 
 SOURCES = {
@@ -22,11 +23,12 @@ OUTCOME_WORDS = {
 }  # fmt: skip
 
 
-def render(results: Mapping[str, Any]) -> str:
+def render(results: Mapping[str, Any], pages: Mapping[str, str] = MappingProxyType({})) -> str:
     """Build the page: no script, no network, everything that a run said escaped.
 
     Args:
         results: a document of the results.json contract.
+        pages: file name -> title of the pages beside this one.
 
     Returns:
         HTML text, well under 2 MB.
@@ -40,13 +42,15 @@ def render(results: Mapping[str, Any]) -> str:
         "sources": SOURCES,
     }
     page.filters["word"] = OUTCOME_WORDS.__getitem__
-    return page.get_template("report.html.jinja").render(run=results)
+    return page.get_template("report.html.jinja").render(run=results, pages=pages)
 
 
 def write_report(results: Mapping[str, Any], path: Path) -> None:
-    """Render the page and write it, atomically."""
+    """Render the page, with links to those that lie beside it, and write it, atomically."""
+    beside = {f"{name}.html": title for name, title in TITLES.items()}
+    pages = {name: title for name, title in beside.items() if path.with_name(name).is_file()}
     partial = path.with_suffix(".partial")
-    partial.write_text(render(results))
+    partial.write_text(render(results, pages))
     partial.rename(path)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ..config import StackConfig
@@ -67,6 +69,15 @@ def engine_command(config: StackConfig, model: Model, *, port: int, lmcache_port
     if lmcache_port is not None:
         command += ["--kv-transfer-config", json.dumps(_connector(config, lmcache_port))]
     return command
+
+
+def shown(command: Sequence[str]) -> list[str]:
+    """Shorten paths to names: a report is shared, and where things lie here is nobody's business.
+
+    >>> shown(["/home/me/.venv/bin/python", "-m", "vllm", "--port", "8001"])
+    ['python', '-m', 'vllm', '--port', '8001']
+    """
+    return [Path(word).name if word.startswith("/") else word for word in command]
 
 
 def _connector(config: StackConfig, lmcache_port: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from ..model import Model
 from ..process import Server, ServerError, wait_until_ready
 from ..records import Snapshot
 from ..rendering import Renderer
+from .commands import shown
 from .servers import engine_answers, lmcache_answers, start_engine
 
 Messages = Sequence[Mapping[str, Any]]
@@ -32,8 +33,7 @@ class Stack:
     """Real servers on this machine. Sizes in tokens; times in seconds.
 
     ``lmcache`` is ``None`` where the engine runs alone; ``lmcache_http`` is the base address of its HTTP
-    side. ``engine_has_lmcache`` tells whether the engine that runs now was started with the connector.
-    ``lease`` holds the lock of a kept stack.
+    side. ``engine_has_lmcache``: the engine that runs now has the connector. ``lease``: a kept stack's lock.
     """
 
     config: StackConfig
@@ -64,7 +64,7 @@ class Stack:
     @property
     def chunk_tokens(self) -> int:
         """Tokens of an LMCache chunk, as its server states them."""
-        return int(self._get(f"{self.lmcache_http}/status").json()["chunk_size"])
+        return int(self._status()["chunk_size"])
 
     @property
     def block_tokens(self) -> int:
@@ -169,7 +169,8 @@ class Stack:
             if stored != seen:
                 seen, still_since = stored, time.monotonic()
             done = stored >= expected or (parallel and time.monotonic() - still_since > 1)
-            if done and not self._writes_in_progress():  # asked last: it makes LMCache check its memory
+            # Asked last: a status makes LMCache check its memory.
+            if done and not self._status()["storage_manager"]["l1_manager"]["write_locked_count"]:
                 return
             if time.monotonic() > deadline:
                 raise CountersError(
@@ -219,12 +220,11 @@ class Stack:
 
     def describe(self) -> dict[str, Any]:
         """Return each server's command, port and log, for the report."""
+        records = [server.record for server in self.servers]
         return {
-            server.record.name: {
-                "command": list(server.record.command), "port": server.record.port, "log": server.record.log
-            }
-            for server in self.servers
-        }  # fmt: skip
+            one.name: {"command": shown(one.command), "port": one.port, "log": Path(one.log).name}
+            for one in records
+        }
 
     def close(self) -> None:
         """End the servers, unless the stack is kept; then only let go of it."""
@@ -238,7 +238,7 @@ class Stack:
     def _wait_released(self) -> None:
         """Wait until LMCache no longer maps the memory of a GPU engine that has ended."""
         deadline = time.monotonic() + RELEASE_LIMIT_S
-        while self.lmcache and self._get(f"{self.lmcache_http}/status").json().get("registered_gpu_ids"):
+        while self.lmcache and self._status().get("registered_gpu_ids"):
             if time.monotonic() > deadline:
                 raise ServerError(f"LMCache held a dead engine's memory for more than {RELEASE_LIMIT_S:g} s.")
             time.sleep(0.25)
@@ -246,6 +246,5 @@ class Stack:
     def _get(self, url: str) -> httpx.Response:
         return self.client.get(url).raise_for_status()
 
-    def _writes_in_progress(self) -> int:
-        status = self._get(f"{self.lmcache_http}/status").json()
-        return int(status["storage_manager"]["l1_manager"]["write_locked_count"])
+    def _status(self) -> Any:
+        return self._get(f"{self.lmcache_http}/status").json()

@@ -66,6 +66,29 @@ def results(pytester):
     return document
 
 
+def test_a_gpu_run_with_a_slow_lmcache_is_refused_unless_it_is_allowed(pytester, suite):
+    pytester.makeconftest(
+        CONFTEST
+        + """
+import lmcache_tutorial.config.options as options
+import lmcache_tutorial.doctor as doctor
+import lmcache_tutorial.session as session
+options.cuda_works = lambda: True
+slow = lambda: doctor.Check(doctor.COMPILED, "missing", "another version, or --allow-slow-lmcache")
+doctor.compiled_operations = session.compiled_operations = slow
+"""
+    )
+    refused = pytester.runpytest_subprocess("--stack=gpu", timeout=60)
+    assert refused.ret == 4
+    refused.stderr.fnmatch_lines(
+        ["*compiled operations: missing.", "To fix: another version, or --allow-slow*"]
+    )
+    allowed = pytester.runpytest_subprocess("--stack=gpu", "--allow-slow-lmcache", timeout=60)
+    assert allowed.ret == 0
+    allowed.stdout.fnmatch_lines(["model: * random weights: *", "LMCache's compiled operations: missing"])
+    assert results(pytester)["environment"]["weights"] == "random"
+
+
 def test_a_run_writes_a_report_and_ends_with_its_path(pytester, suite):
     done = run(pytester)
     assert done.ret == 0

@@ -21,7 +21,15 @@ DATA = {
 class Page(HTMLParser):
     """Collects tags, ids and references."""
 
-    def __init__(self, text: str) -> None:
+    def test_the_report_links_the_pages_beside_it(tmp_path, document):
+    (tmp_path / "peers.html").touch()
+    write_report(document, tmp_path / "index.html")
+    page = (tmp_path / "index.html").read_text()
+    assert '<a href="peers.html">' in page
+    assert "tuning.html" not in page
+
+
+def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[str] = []
         self.ids: list[str] = []

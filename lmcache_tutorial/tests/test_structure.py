@@ -13,7 +13,7 @@ ROOT = PACKAGE.parent
 ORDER = (
     "lessons records predict rendering prompts pages logs culprits diagnosis replay diagnose metrics config "
     "corpus counters machine shapes model supervisor process doctor stack copy_rate peers side_by_side "
-    "tracing meter ask gate results plotting report peers_page session plugin cli"
+    "tracing meter ask gate results plotting report peers_page headlines session plugin cli"
 ).split()
 LESSONS = sorted((ROOT / "tutorial_tests").glob("test_lesson*.py"))
 

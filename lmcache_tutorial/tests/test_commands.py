@@ -1,0 +1,125 @@
+"""Command lines by profile, shapes with random weights, and a GPU run that would measure in silence."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lmcache_tutorial import doctor, model
+from lmcache_tutorial.config import GPU_MODEL, PROFILES, ConfigError, run_config
+from lmcache_tutorial.config import options as config_options
+from lmcache_tutorial.counters import parse_snapshot
+from lmcache_tutorial.model import CHAT_TEMPLATE, Model, prepare
+from lmcache_tutorial.predict import shared_prefix_tokens
+from lmcache_tutorial.rendering import Renderer
+from lmcache_tutorial.stack.commands import engine_command, lmcache_command
+
+GPU = PROFILES["gpu"].stack
+SHAPE = Model(Path("/m"), GPU_MODEL, "", CHAT_TEMPLATE, random_weights=True)
+
+
+def value(command, option):
+    return command[command.index(option) + 1]
+
+
+def test_the_gpu_stack_draws_its_weights_and_leaves_block_and_parallel_requests_to_vllm():
+    command = engine_command(GPU, SHAPE, port=1, lmcache_port=2)
+    assert value(command, "--load-format") == "dummy"
+    assert value(command, "--max-model-len") == "65536"
+    assert value(command, "--gpu-memory-utilization") == "0.9"
+    assert not {"--block-size", "--max-num-seqs", "--kv-cache-memory-bytes"} & set(command)
+    assert json.loads(value(command, "--kv-transfer-config"))["kv_connector"] == "LMCacheMPConnector"
+
+
+def test_on_a_gpu_lmcache_needs_no_shared_memory_and_lets_go_of_a_dead_engine():
+    command = lmcache_command(replace(GPU, lmcache_memory_gib=70), port=1, http_port=2, shm_name="x")
+    assert value(command, "--shm-name") == ""
+    assert value(command, "--supported-transfer-mode") == "lmcache_driven"
+    assert value(command, "--worker-reap-timeout-seconds") == "30"
+    assert value(command, "--l1-size-gb") == "70"
+
+
+def test_native_offload_takes_lmcaches_memory_and_no_connector():
+    config = replace(GPU, offload="native", lmcache_memory_gib=19)
+    command = engine_command(config, SHAPE, port=1, lmcache_port=None)
+    assert value(command, "--kv-offloading-size") == "19"
+    assert "--kv-transfer-config" not in command
+
+
+def test_a_shape_has_a_config_a_tokenizer_and_no_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("LMCACHE_TUTORIAL_CACHE", str(tmp_path))
+    lines: list[str] = []
+    ready = prepare(GPU_MODEL, lines.append)
+    assert ready.random_weights
+    assert ready.kv_bytes_per_token() == 131_072
+    assert not list(ready.folder.glob("*.safetensors"))
+    renderer = Renderer.from_folder(ready.folder, ready.chat_template)
+    one, other = (renderer.render([{"role": "user", "content": f"def f(x): # {n}"}]) for n in (1, 2))
+    assert renderer.tokenizer.decode(list(one.ids)).endswith("1\nassistant\n")
+    assert 0 < shared_prefix_tokens(one.ids, other.ids) < len(one)
+    assert max(one.ids) < json.loads((ready.folder / "config.json").read_text())["vocab_size"]
+    assert prepare(GPU_MODEL, lines.append) == ready
+    assert len([line for line in lines if "training" in line]) == 1
+
+
+def test_the_first_step_of_a_detokenizer_takes_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("LMCACHE_TUTORIAL_CACHE", str(tmp_path))
+    renderer = Renderer.from_folder(prepare(GPU_MODEL, lambda line: None).folder, CHAT_TEMPLATE)
+    assert renderer.detokenizer_start_s(list(range(300, 20_000))) > renderer.detokenizer_start_s([300])
+
+
+@pytest.fixture
+def gpu_machine(monkeypatch):
+    """A machine that says it has a CUDA device and 128 GiB; nothing is started on it."""
+    monkeypatch.setattr(config_options, "cuda_works", lambda: True)
+    monkeypatch.setattr(config_options, "machine_memory_gib", lambda: 128.0)
+
+
+def test_a_gpu_machine_gets_the_gpu_profile_and_memory_for_lmcache(gpu_machine):
+    run = run_config()
+    assert (run.stack.profile, run.stack.model, run.stack.chunk_tokens) == ("gpu", GPU_MODEL, 256)
+    assert run.stack.lmcache_memory_gib == 77
+    assert (run.sizes.short, run.sizes.medium, run.sizes.long) == (8_000, 32_000, 60_000)
+    assert run_config(lmcache_memory_gib=40).stack.lmcache_memory_gib == 40
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"gpu_memory_share": 90}, "--gpu-memory-share is 90"),
+        ({"lmcache_memory_gib": 0}, "--lmcache-memory-gib is 0"),
+        ({"model": "shape:gpt-9"}, "no known shape.\nTo fix: --model=shape:llama-3.1-8b"),
+    ],
+)
+def test_a_gpu_setting_that_cannot_work_is_refused(gpu_machine, options, reason):
+    with pytest.raises(ConfigError) as error:
+        run_config(**options)
+    assert reason in str(error.value)
+
+
+def test_compiled_operations_that_are_missing_say_what_it_costs_and_how_to_mend_it(tmp_path, monkeypatch):
+    doctor.compiled_operations.cache_clear()
+    (tmp_path / "c_ops.cpython-312-x86_64-linux-gnu.so").write_bytes(b"not an extension module")
+
+    class Spec:
+        submodule_search_locations = (str(tmp_path),)
+
+    monkeypatch.setattr(doctor.util, "find_spec", lambda name: Spec)
+    check = doctor.compiled_operations()
+    doctor.compiled_operations.cache_clear()
+    assert not check.ok
+    assert "two to three times as long" in check.seen
+    assert "--allow-slow-lmcache" in check.remedy
+
+
+def test_lmcache_0_5_3_counts_the_hits_of_all_tiers_together():
+    engine = 'vllm:prompt_tokens_by_source_total{source="local_compute"} 1.0\n'
+    lmcache = "# TYPE lmcache_mp_lookup_hit_tokens_total counter\nlmcache_mp_lookup_hit_tokens_total 512.0\n"
+    assert parse_snapshot(engine, lmcache).lookup_hit == 512
+
+
+def test_a_model_folder_tells_its_kv_size(tmp_path):
+    config = {"num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "hidden_size": 576}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert model.Model(tmp_path, "m", "").kv_bytes_per_token() == 23_040

@@ -1,0 +1,39 @@
+"""Headlines come from files, and the README's are those of the reference runs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lmcache_tutorial.headlines import BEGIN, END, HeadlinesError, headlines, into
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_readme_shows_what_the_reference_files_say():
+    readme = ROOT / "README.md"
+    files = sorted((ROOT / "reports" / "reference").glob("*/results.json"))
+    assert len(files) >= 2
+    shown = readme.read_text().partition(BEGIN)[2].partition(END)[0].strip()
+    assert shown == headlines(files, readme), "run: lmcache-tutorial headlines … --into README.md"
+
+
+def test_headlines_are_put_between_the_markers(tmp_path, document):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.json").write_text(json.dumps(document))
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    text = headlines([tmp_path / "run" / "results.json"], readme)
+    into(readme, text)
+    assert readme.read_text() == f"before\n{BEGIN}\n\n{text}\n\n{END}\nafter\n"
+    assert "(run/index.html)" in text
+    assert "| 97.0 % | 90.0 % | 85.0 % to 95.0 % |" in text
+
+
+def test_a_file_that_is_no_run_or_a_readme_without_markers_is_refused(tmp_path):
+    (tmp_path / "results.json").write_text("[]")
+    with pytest.raises(HeadlinesError, match=r"is no results\.json"):
+        headlines([tmp_path / "results.json"], tmp_path / "README.md")
+    (tmp_path / "README.md").write_text(f"{END} {BEGIN}")
+    with pytest.raises(HeadlinesError, match="no place for headlines"):
+        into(tmp_path / "README.md", "x")

@@ -1,0 +1,134 @@
+"""Peers: the blocks they sit in, what follows from samples, and the page."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmcache_tutorial.config import PROFILES
+from lmcache_tutorial.peers import (
+    ALONE,
+    COMES,
+    NATIVE,
+    PEERS,
+    SETS,
+    TUNED,
+    Sample,
+    Samples,
+    against_native,
+    blocks,
+)
+from lmcache_tutorial.peers_page import PeersRecord, findings, overhead_row, render_peers
+
+KV = 131_072
+TTFT = {  # [s] of (peer, start) at 32,000 tokens, a load of 0.1 s beyond the engine's own hit
+    "cold": 1.2, "engine": 0.06, "outside": 0.16,
+}  # fmt: skip
+
+
+def samples(*peers, block=0, scale=1.0, outside=32_000):
+    starts = {p.name: ["cold", "engine"] if p is ALONE else ["cold", "engine", "outside"] for p in peers}
+    return [
+        Sample(
+            peer.name, block, 32_000, number, start, TTFT[start] * scale * (1 + number / 1000), 16,
+            32_000 if start == "engine" else 0, outside if start == "outside" else 0, 32_000,
+        )
+        for peer in peers
+        for number in range(5)
+        for start in starts[peer.name]
+    ]  # fmt: skip
+
+
+@given(st.integers(1, 6), st.sampled_from([SETS["peers"].peers, SETS["tuning"].peers, (ALONE, TUNED)]))
+def test_every_peer_gets_one_seat_and_the_first_sits_in_every_block(seats, peers):
+    found = blocks(peers, seats)
+    assert [peer.name for block in found for peer in block[1:]] == [peer.name for peer in peers[1:]]
+    assert all(block[0] is peers[0] and len(block) <= max(seats, 2) for block in found)
+
+
+def test_a_tuning_step_is_compared_within_its_block_where_the_base_sat_there():
+    base, step, other = SETS["tuning"].peers[:3]
+    found = samples(base, step) + samples(base, block=1, scale=2) + samples(other, block=1, scale=2)
+    changes = {row["peer"]: row for row in Samples(found, KV).outcomes(base.name)}
+    assert changes[other.name]["same_block"]
+    assert changes[other.name]["outside_s"] == pytest.approx(0)
+    apart = Samples(samples(base) + samples(step, block=1, scale=2), KV)
+    (change,) = apart.outcomes(base.name)
+    assert not change["same_block"]
+    assert change["outside_s"] == pytest.approx(0.16, rel=0.01)
+
+
+def test_the_load_phase_is_what_a_hit_outside_takes_beyond_the_engines_own():
+    rows = {row["peer"]: row for row in Samples(samples(ALONE, TUNED), KV, copy_bytes_s=50e9).rows()}
+    row = rows[TUNED.name]
+    assert row["load_s"] == pytest.approx(0.1, rel=0.01)
+    assert row["load_bytes_s"] == pytest.approx(32_000 * KV / 0.1, rel=0.01)
+    assert row["load_share"] == pytest.approx(row["load_bytes_s"] / 50e9)
+    assert row["drop"].value == pytest.approx(1 - 0.16 / 1.2, rel=0.01)
+    assert rows[ALONE.name]["outside"] is None
+
+
+def test_what_storing_costs_is_told_by_vllm_alone_in_the_same_block():
+    found = samples(ALONE, TUNED) + samples(ALONE, COMES, block=1, scale=1.1)
+    rows = {row["peer"]: row for row in Samples(found, KV).rows()}
+    assert rows[TUNED.name]["storing_s"] == pytest.approx(0)
+    assert rows[COMES.name]["storing_s"] == pytest.approx(0)  # against block 1, not block 0
+    assert rows[ALONE.name]["storing_s"] is None
+
+
+def test_peers_of_different_blocks_are_not_compared():
+    assert against_native(Samples(samples(TUNED) + samples(NATIVE, block=1), KV)) is None
+    assert against_native(Samples(samples(TUNED), KV)) is None
+    assert against_native(Samples(samples(TUNED, NATIVE), KV))[32_000].value == 1
+
+
+@pytest.mark.parametrize(("added", "noise", "resolved"), [(0.001, 0.0001, True), (0.001, 0.1, False)])
+def test_the_suites_overhead_is_judged_only_where_the_machine_is_quiet(added, noise, resolved):
+    bare = [0.05 + noise * (number % 3) for number in range(21)]
+    row = overhead_row(8_000, suite=[b + added for b in reversed(bare)], bare=bare, framework=[0.003] * 21)
+    assert row["allowed_s"] == max(0.03 * sorted(bare)[10], 0.002)
+    assert row["resolved"] is resolved
+
+
+def record(cpu_run, name, found):
+    peers = SETS[name].peers
+    made = PeersRecord(name, {**ENVIRONMENT, "weights": "random"}, peers, ["a note"], KV, samples=found)
+    made.copies = {"host_to_device": 50e9, "device_to_host": 51e9}
+    return made
+
+
+ENVIRONMENT = {
+    "hardware": "x",
+    "python": "3",
+    "packages": {"vllm": "1"},
+    "model": "shape:m",
+    "profile": "gpu",
+}
+
+
+def test_the_page_shows_findings_and_says_that_weights_are_random(cpu_run):
+    made = record(cpu_run, "peers", samples(ALONE, TUNED, NATIVE))
+    document = json.loads(json.dumps(made.document(), allow_nan=False))
+    assert [holds for _, holds, _ in findings(document)] == [True, True]
+    page = render_peers(document)
+    assert "random weights" in page
+    assert "is at or below native offload at 32,000 tokens" in page
+    assert "<script" not in page
+
+
+def test_a_load_that_is_too_slow_is_a_finding_that_does_not_hold(cpu_run):
+    document = record(cpu_run, "peers", samples(ALONE, TUNED, outside=16_000)).document()
+    assert [(holds, "42%" in seen) for _, holds, seen in findings(document)] == [(False, True)]
+
+
+def test_the_tuning_page_has_each_prediction_beside_its_outcome(cpu_run):
+    page = render_peers(record(cpu_run, "tuning", samples(*SETS["tuning"].peers)).document())
+    assert all(peer.prediction in page.replace("&#39;", "'") for peer in SETS["tuning"].peers[1:])
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_peer_is_a_change_of_the_profiles_stack(profile):
+    plain = PROFILES[profile].stack
+    assert TUNED.config(plain) == plain
+    assert {peer.config(plain).offload for peer in PEERS} == {"none", "native", "lmcache"}
