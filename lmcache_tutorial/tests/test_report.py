@@ -21,15 +21,7 @@ DATA = {
 class Page(HTMLParser):
     """Collects tags, ids and references."""
 
-    def test_the_report_links_the_pages_beside_it(tmp_path, document):
-    (tmp_path / "peers.html").touch()
-    write_report(document, tmp_path / "index.html")
-    page = (tmp_path / "index.html").read_text()
-    assert '<a href="peers.html">' in page
-    assert "tuning.html" not in page
-
-
-def __init__(self, text: str) -> None:
+    def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[str] = []
         self.ids: list[str] = []
@@ -118,3 +110,11 @@ def test_a_header_without_a_field_is_an_error(missing):
     with pytest.raises(HeaderError, match=missing):
         parse_header(text)
     assert parse_header(text + f"\n{missing}  text").fields["Time"].startswith("text")
+
+
+def test_the_report_links_the_pages_beside_it(tmp_path, document):
+    (tmp_path / "peers.html").touch()
+    write_report(document, tmp_path / "index.html")
+    page = (tmp_path / "index.html").read_text()
+    assert '<a href="peers.html">' in page
+    assert "tuning.html" not in page
