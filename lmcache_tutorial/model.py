@@ -53,11 +53,21 @@ class Model:
     random_weights: bool = False
 
     def kv_bytes_per_token(self) -> int:
-        """Compute the bytes of keys and values of one token in 16 bit, from ``config.json``."""
+        """Compute the bytes of keys and values of one token in 16 bit, from ``config.json``.
+
+        Raises:
+            ModelError: it does not name layers and heads.
+        """
         config = json.loads((self.folder / "config.json").read_text())
-        heads = config.get("num_key_value_heads") or config["num_attention_heads"]
-        size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-        return kv_bytes_per_token(config["num_hidden_layers"], heads, size)
+        config = config.get("text_config") or config
+        try:
+            heads = config.get("num_key_value_heads") or config["num_attention_heads"]
+            size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+            return kv_bytes_per_token(config["num_hidden_layers"], heads, size)
+        except KeyError as error:
+            raise ModelError(
+                f"{self.folder / 'config.json'} has no {error}: its KV size is unknown."
+            ) from None
 
 
 def prepare(model: str, progress: Progress = print) -> Model:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,8 +144,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if aside:
         config.hook.pytest_deselected(items=aside)
         items[:] = [item for item in items if item not in aside]
-    if not (lessons or (peers and peers[0] in items)) or config.option.collectonly:
+    peers = [item for item in peers if item in items]
+    if not (lessons or peers) or config.option.collectonly:
         return
+    if peers:
+        _alone(lessons)
     if config.getoption("numprocesses", default=None) or hasattr(config, "workerinput"):
         raise pytest.UsageError(
             "pytest-xdist cannot run the lessons: they share one stack, and calls side by side would mix up "
@@ -168,6 +171,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
         session = config.stash[SESSION] = Session(config, config.stash[CONFIG], claims)
         config.pluginmanager.register(session, "lmcache-tutorial-session")
+
+
+def _alone(lessons: Sequence[pytest.Item]) -> None:
+    """Refuse to measure peers beside anything else that runs engines on this machine."""
+    from .stack import kept_servers
+
+    if lessons:
+        raise pytest.UsageError(
+            "--peers runs several engines of its own, and lessons beside them would disturb both.\n"
+            "To fix: pytest --peers -k peers"
+        )
+    if kept_servers():
+        raise pytest.UsageError(
+            "--peers would run beside the kept stack and disturb both.\nTo fix: lmcache-tutorial down"
+        )
 
 
 def _orderly_signals(config: pytest.Config) -> None:

@@ -90,17 +90,26 @@ def reap() -> None:
 
 
 def stop(child: subprocess.Popen[bytes]) -> None:
-    """End the whole family: SIGTERM, a grace period, SIGKILL until nothing is left."""
+    """End the whole family: SIGTERM to its head, then to what that leaves behind, then SIGKILL to all.
+
+    The head comes first and alone: vLLM's ends its engine process itself, and an engine that is told twice
+    breaks off before LMCache has let go of its memory.
+    """
+    told = {child.pid} if child.poll() is None else set()
+    signal_all(told, signal.SIGTERM)
     for number, limit_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
         deadline = time.monotonic() + limit_s
-        signal_all(family(child.pid), number)
         while time.monotonic() < deadline:
-            if child.poll() is not None:
+            headless = child.poll() is not None
+            if headless:
                 reap()
             if not (left := family(child.pid)):
                 return
             if number == signal.SIGKILL:
                 signal_all(left, number)
+            elif headless:
+                signal_all(left - told, number)
+                told |= left
             time.sleep(0.05)
 
 

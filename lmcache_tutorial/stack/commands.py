@@ -45,14 +45,14 @@ def engine_command(config: StackConfig, model: Model, *, port: int, lmcache_port
         "--max-model-len", str(config.context_tokens),
         "--enable-prompt-tokens-details",  # usage.prompt_tokens_details.cached_tokens
         "--enable-per-request-metrics",  # queue and prefill time in the last streamed chunk
+        # Without a few seconds for it, vLLM kills its engine process before LMCache is told to let go.
+        "--shutdown-timeout", "4",
         *config.engine_arguments,
     ]  # fmt: skip
     if config.parallel_requests:
         command += ["--max-num-seqs", str(config.parallel_requests)]
     if config.profile == "gpu":
         command += ["--gpu-memory-utilization", f"{config.gpu_memory_share:g}"]
-        # Without a few seconds for it, vLLM kills its engine process before LMCache is told to let go.
-        command += ["--shutdown-timeout", "4"]
     if config.engine_memory_gib:
         command += ["--kv-cache-memory-bytes", str(int(config.engine_memory_gib * 2**30))]
     if model.random_weights:

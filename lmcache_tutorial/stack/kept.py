@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -16,11 +17,12 @@ from typing import IO, Any
 
 from ..config import RunConfig, StackConfig, cache_folder
 from ..doctor import ENGINES, resources
-from ..model import Model, prepare
+from ..model import Model, ModelError, prepare
 from ..process import Server, ServerRecord
 from .running import Progress, Stack
 from .starting import launch, wait_ready
 
+LMCACHE_FILLS = 0.8  # of its memory, before it evicts
 FIX_DOWN = "To fix: lmcache-tutorial down"
 
 
@@ -103,6 +105,13 @@ def _start(run: RunConfig, model: Model, progress: Progress) -> Stack:
     for check in resources(run.stack):
         if not check.ok:
             raise StackError(f"{check.name} is too small: {check.seen}.\nTo fix: {check.remedy}")
+    with suppress(ModelError):
+        kept_gib = run.sizes.rounds * run.sizes.long * model.kv_bytes_per_token() / LMCACHE_FILLS / 2**30
+        if run.stack.lmcache_memory_gib < kept_gib:
+            progress(
+                f"stack: LMCache has {run.stack.lmcache_memory_gib:g} GiB; lesson 3 keeps its prompts in "
+                f"{kept_gib:.0f} GiB, and will miss what is evicted (--lmcache-memory-gib={kept_gib:.0f})"
+            )
     logs = state_file().parent / "logs" if run.keep_stack else run.report_dir / "logs"
     stack = launch(run.stack, model, logs, progress)
     about = "about 35 s on 2 cores" if run.stack.profile == "cpu" else "up to 3 minutes the first time"

@@ -4,15 +4,17 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
-from lmcache_tutorial import doctor, model
+from lmcache_tutorial import doctor
 from lmcache_tutorial.config import GPU_MODEL, PROFILES, ConfigError, run_config
 from lmcache_tutorial.config import options as config_options
 from lmcache_tutorial.counters import parse_snapshot
-from lmcache_tutorial.model import CHAT_TEMPLATE, Model, prepare
+from lmcache_tutorial.model import CHAT_TEMPLATE, Model, ModelError, prepare
 from lmcache_tutorial.predict import shared_prefix_tokens
 from lmcache_tutorial.rendering import Renderer
+from lmcache_tutorial.stack import Stack, running
 from lmcache_tutorial.stack.commands import engine_command, lmcache_command
 
 GPU = PROFILES["gpu"].stack
@@ -38,6 +40,18 @@ def test_on_a_gpu_lmcache_needs_no_shared_memory_and_lets_go_of_a_dead_engine():
     assert value(command, "--supported-transfer-mode") == "lmcache_driven"
     assert value(command, "--worker-reap-timeout-seconds") == "30"
     assert value(command, "--l1-size-gb") == "70"
+
+
+def test_an_engine_restarts_only_when_lmcache_has_let_go_of_the_old_one(monkeypatch):
+    answers = iter([{"registered_gpu_ids": [1]}, {"registered_gpu_ids": [1]}, {"registered_gpu_ids": []}])
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=next(answers)))
+    slept: list[float] = []
+    monkeypatch.setattr(running.time, "sleep", slept.append)
+    with httpx.Client(transport=transport) as client:
+        stack = Stack(GPU, SHAPE, None, object(), "http://lmcache", print, client=client)
+        stack._wait_released()
+    assert len(slept) == 2
+    assert next(answers, None) is None
 
 
 def test_native_offload_takes_lmcaches_memory_and_no_connector():
@@ -122,4 +136,9 @@ def test_lmcache_0_5_3_counts_the_hits_of_all_tiers_together():
 def test_a_model_folder_tells_its_kv_size(tmp_path):
     config = {"num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "hidden_size": 576}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert model.Model(tmp_path, "m", "").kv_bytes_per_token() == 23_040
+    assert Model(tmp_path, "m", "").kv_bytes_per_token() == 23_040
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": config}))
+    assert Model(tmp_path, "m", "").kv_bytes_per_token() == 23_040
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="KV size is unknown"):
+        Model(tmp_path, "m", "").kv_bytes_per_token()

@@ -89,6 +89,24 @@ doctor.compiled_operations = session.compiled_operations = slow
     assert results(pytester)["environment"]["weights"] == "random"
 
 
+PEERS = """
+import pytest
+
+@pytest.mark.peers
+def test_peers_are_fast():
+    pass
+"""
+
+
+def test_peers_run_on_request_and_alone(pytester, suite):
+    (pytester.path / "tutorial_tests" / "test_peers.py").write_text(PEERS)
+    assert run(pytester).parseoutcomes() == {"passed": 2, "deselected": 1}
+    assert run(pytester, "--peers", "-k", "peers").parseoutcomes() == {"passed": 1, "deselected": 2}
+    beside = run(pytester, "--peers")
+    assert beside.ret == 4
+    beside.stderr.fnmatch_lines(["*lessons beside them*", "To fix: pytest --peers -k peers"])
+
+
 def test_a_run_writes_a_report_and_ends_with_its_path(pytester, suite):
     done = run(pytester)
     assert done.ret == 0

@@ -30,6 +30,24 @@ subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_n
 """
     + LISTEN
 )
+# A head that ends its own child, which writes down how often it was told.
+HEAD = (
+    """
+import signal, subprocess, sys
+CHILD = '''
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: open(sys.argv[1], "a").write("told\\n"))
+open(sys.argv[1], "a").write("ready\\n")
+for _ in range(20):
+    time.sleep(0.1)
+'''
+child = subprocess.Popen([sys.executable, "-c", CHILD, sys.argv[2]])
+def end(*_):
+    child.terminate(); child.wait(); sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+"""
+    + LISTEN
+)
 FLOOD = "print('x' * 80 + '\\n', end='')\nfor _ in range(300_000): print('noise ' * 10)\n" + LISTEN
 SHARED = (
     """
@@ -75,6 +93,15 @@ def wait_ready(server: Server, timeout_s: float = 20) -> list[float]:
         ready=lambda _, s: took.append(s),
     )
     return took
+
+
+def test_the_head_of_a_family_is_told_to_end_and_its_child_once(tmp_path):
+    heard = tmp_path / "heard"
+    server = start(HEAD, tmp_path, str(heard))
+    wait_ready(server)
+    assert until(lambda: heard.exists() and "ready" in heard.read_text(), 10)
+    server.stop()
+    assert heard.read_text().splitlines() == ["ready", "told"]
 
 
 def until(condition, limit_s: float) -> bool:
