@@ -36,8 +36,8 @@ HEAD = (
 import signal, subprocess, sys
 CHILD = '''
 import signal, sys, time
-signal.signal(signal.SIGTERM, lambda *_: open(sys.argv[1], "a").write("told\\n"))
-open(sys.argv[1], "a").write("ready\\n")
+signal.signal(signal.SIGTERM, lambda *_: print("told", file=open(sys.argv[1], "a")))
+print("ready", file=open(sys.argv[1], "a"))
 for _ in range(20):
     time.sleep(0.1)
 '''
