@@ -122,13 +122,16 @@ def blocks(peers: Sequence[Peer], seats: int) -> list[list[Peer]]:
     """Divide peers into blocks that run one after the other, each with at most ``seats`` engines at once.
 
     The first peer sits in every block, for what changes between blocks is no peer's doing: by vLLM alone it
-    is told what storing costs, by LMCache as it comes what a tuning step changed.
+    is told what storing costs, by LMCache as it comes what a tuning step changed. With one seat each runs
+    alone.
 
     >>> [[p.name for p in block] for block in blocks(PEERS, 3)]
     [['vLLM alone', 'LMCache, tuned', 'vLLM native offload'], ['vLLM alone', 'LMCache as it comes']]
     """
+    if seats == 1:
+        return [[peer] for peer in peers]
     first, *others = peers
-    free = max(1, seats - 1)
+    free = seats - 1
     return [[first, *others[at : at + free]] for at in range(0, len(others), free)]
 
 

@@ -90,7 +90,7 @@ PROFILES: Mapping[str, Profile] = {
             engine_arguments=("--enforce-eager",),
         ),
         LessonSizes(short=500, medium=1500, long=4000),
-        side_by_side=2,
+        side_by_side=1,  # an idle engine's worker spins for seconds after a request: it would take a core
     ),
     "gpu": Profile(
         StackConfig(
