@@ -43,7 +43,7 @@ up: $(READY) ## keep a stack running, so that the next pytest starts in seconds
 down: $(READY) ## stop the stack that is kept
 	$(BIN)/lmcache-tutorial down
 
-peers: $(READY) ## measure LMCache and its peers side by side; make peers ARGS=--peers=tuning
+peers: $(READY) ## measure LMCache and its peers side by side
 	$(BIN)/pytest --peers -k peers $(ARGS)
 
 reference: ## commit this run: make reference NAME=cpu-smollm2-135m copies the last reports, and README's headlines

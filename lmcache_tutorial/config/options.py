@@ -76,6 +76,10 @@ def run_config(
         ConfigError: a value cannot work; nothing was started.
     """
     profile = PROFILES[_profile_name(stack)]
+    if peers == "tuning" and profile.stack.profile == "cpu":
+        raise ConfigError(
+            "--peers=tuning measures settings of a GPU's stack, and this is the CPU's.\nTo fix: --peers"
+        )
     settings = replace(profile.stack, model=checked_model(model or profile.stack.model))
     if settings.profile == "gpu":
         settings = replace(settings, lmcache_memory_gib=round(LMCACHE_SHARE * machine_memory_gib()))

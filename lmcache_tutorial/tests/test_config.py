@@ -40,6 +40,7 @@ def test_a_bar_within_range_is_taken(value):
         ({"chunk_tokens": 0}, "--chunk-tokens=32"),
         ({"engine_memory_gib": 0.0}, "--engine-memory-gib is 0"),
         ({"model": "no/such/model"}, "neither a model folder nor a hub name"),
+        ({"peers": "tuning"}, "settings of a GPU's stack"),
         ({"model": "./missing"}, "neither a model folder nor a hub name"),
     ],
 )
