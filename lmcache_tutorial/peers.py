@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any, Literal
 
 from .config import GPU_ENVIRONMENT, StackConfig
-from .metrics import median_interval, ratio_of_medians
+from .metrics import median_interval, ratio_of_medians, ttft_drop
 from .records import Interval
 
 Start = Literal["cold", "engine", "outside"]
@@ -202,11 +202,11 @@ class Samples:
         row |= {"drop": None, "load_s": None, "load_bytes_s": None, "load_share": None}
         if outside:
             served = median(s.outside for s in self.all if (s.peer, s.tokens) == (peer, tokens) and s.outside)
-            ratio, load_s = ratio_of_medians(outside, cold), median(outside) - median(own)
+            load_s = median(outside) - median(own)
             rate = served * self.kv_bytes_per_token / load_s if load_s > 0 else None
             row |= {
                 "outside": median_interval(outside),
-                "drop": Interval(1 - ratio.value, 1 - ratio.high, 1 - ratio.low),
+                "drop": ttft_drop(cold, outside),
                 "load_s": load_s,
                 "load_bytes_s": rate,
                 "load_share": rate / self.copy_bytes_s if rate and self.copy_bytes_s else None,

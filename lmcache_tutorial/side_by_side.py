@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,17 +53,16 @@ def seated(
         ServerError: one did not start; none is left running.
     """
     seats: list[Seat] = []
-    try:
+    with ExitStack() as opened:  # closes every one, also where closing another fails
         for number, peer in enumerate(block):
             config = seat_config(run.stack, peer, model, run.sizes, number)
             logs = run.report_dir / "logs" / peer.name.replace(" ", "-").replace(",", "")
-            seats.append((peer, launch(config, model, logs, progress)))
+            stack = launch(config, model, logs, progress)
+            opened.callback(stack.close)
+            seats.append((peer, stack))
         progress(f"peers: starting {', '.join(peer.name for peer in block)} side by side")
         wait_ready([stack for _, stack in seats])
         yield seats
-    finally:
-        for _, stack in seats:
-            stack.close()
 
 
 def measure(block: int, seats: Sequence[Seat], wanted: PeerSet, sizes: LessonSizes) -> Iterator[Sample]:

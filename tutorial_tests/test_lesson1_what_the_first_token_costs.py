@@ -170,7 +170,7 @@ def test_lesson1_client_and_engine_agree_on_ttft(
 
 # %% [markdown]
 # One turn as Langfuse saw it: the graph, its two nodes, and the call. The mark is the first token. The
-# trace's TTFT starts with the span, so it holds the framework's share beside all that the engine counts.
+# trace's TTFT starts with the span, so it holds the framework's share too; that share must be small.
 
 
 # %%
@@ -182,8 +182,8 @@ def test_lesson1_the_trace_tells_the_same_ttft(
     report.trace("one cold ask", turn.trace_id, traces.of(turn))
     assert generation.node == "answer"
     assert generation.ttft_s is not None
-    assert turn.call.engine_ttft_s is not None
-    assert generation.ttft_s >= turn.call.engine_ttft_s - 0.005  # the SDK writes that time to the ms
+    differ = clocks_differ_by([generation.ttft_s], [turn.call.ttft_s])
+    assert abs(differ) <= clock_tolerance_s([turn.call.ttft_s])
 
 
 # %%
