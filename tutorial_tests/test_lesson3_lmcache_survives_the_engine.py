@@ -3,7 +3,7 @@
 Question      The engine's own cache serves a repeated prompt already: what does LMCache add?
 You will see  the same prompt served by nobody, by the engine's cache and by LMCache; an engine that restarts
               and finds its KV again; the same restart without LMCache; and answers equal to the last bit.
-Time          3 minutes; most of it goes into three engine starts.
+Time          2 minutes; most of it goes into two engine starts.
 Hardware      any; 2 CPU cores are enough.
 Builds on     Lesson 2: the engine reuses whole blocks.
 """
@@ -65,9 +65,9 @@ def reuse_after_restart(stack: Stack, manual: str) -> int:
 # The three arms of a round run on one engine and take turns. `start="lmcache"` empties the engine's own cache
 # first, and the call itself proves that it was empty: not one token may come from it.
 #
-# The restarts need other engines, so they run in blocks, one engine at a time: the engine with LMCache, then
-# an engine without (asked, restarted, asked again: the control), then one with LMCache again, which has never
-# seen the manuals.
+# The restarts need other engines, so they follow, one engine at a time. After the rounds the engine, which
+# knows the manuals by heart, is restarted without LMCache: the control. Then it is restarted with LMCache.
+# Both new engines are asked about manuals that they have never seen.
 
 
 # %%
@@ -84,10 +84,9 @@ class Round:
 
 @dataclass(frozen=True)
 class Restart:
-    """The control before and after its restart; then the manuals of the rounds on a new engine."""
+    """The manuals of the rounds on new engines: without LMCache, with it, and what that was to reuse."""
 
-    control_before: tuple[Turn, ...]
-    control_after: tuple[Turn, ...]
+    without: tuple[Turn, ...]
     restarted: tuple[Turn, ...]
     predicted: tuple[int, ...]
 
@@ -107,18 +106,13 @@ def rounds(ask: Asker, reader: Reader, read: Read, stack: Stack, sizes: LessonSi
 
 
 @pytest.fixture(scope="module")
-def restart(rounds: tuple[Round, ...], ask: Asker, reader: Reader, read: Read, stack: Stack) -> Restart:
-    """The engine without LMCache, restarted; then an engine with LMCache, restarted too."""
-    states = [{"manual": fresh(read(MANUAL)), "question": QUESTION} for _ in range(CONTROL_ROUNDS)]
+def restart(rounds: tuple[Round, ...], ask: Asker, reader: Reader, stack: Stack) -> Restart:
+    """The engine restarted without LMCache, then with it; each is asked about manuals of the rounds."""
+    states = [{"manual": one.manual, "question": AFTER_RESTART} for one in rounds]
     with stack.without_lmcache():
-        for state in states:
-            ask(reader.graph, state, start="cold")
-        before = tuple(ask(reader.graph, state, start="engine") for state in states)
-        stack.restart_engine(lmcache=False)
-        after = tuple(ask(reader.graph, state) for state in states)
-    predicted = tuple(reuse_after_restart(stack, one.manual) for one in rounds)
-    again = [ask(reader.graph, {"manual": one.manual, "question": AFTER_RESTART}) for one in rounds]
-    return Restart(before, after, tuple(again), predicted)
+        without = tuple(ask(reader.graph, state) for state in states[:CONTROL_ROUNDS])
+    restarted = tuple(ask(reader.graph, state) for state in states)
+    return Restart(without, restarted, tuple(reuse_after_restart(stack, one.manual) for one in rounds))
 
 
 # %% [markdown]
@@ -147,7 +141,7 @@ def test_lesson3_lmcache_alone_is_above_the_hit_rate_bar(
         "engine's cache": [one.engine.tokens for one in rounds],
         "LMCache, engine emptied": emptied,
         "LMCache, engine restarted": restarted,
-        "no LMCache, engine restarted": [turn.tokens for turn in restart.control_after],
+        "no LMCache, engine restarted": [turn.tokens for turn in restart.without],
     })  # fmt: skip
     report.trace("after the restart", restart.restarted[0].trace_id, traces.of(restart.restarted[0]))
     tokens = total(emptied + restarted)
@@ -179,16 +173,16 @@ def test_lesson3_ttft_after_a_restart_drops_by_more_than_the_bar(
 
 
 # %% [markdown]
-# The control. An engine without LMCache knows its prompts well, until it restarts: a deployment, a crash, a
-# node that scales down and up. Then every user pays the full prefill once more.
+# The control. An engine's own cache knows its prompts well, until the engine restarts: a deployment, a crash,
+# a node that scales down and up. Then, without LMCache, every user pays the full prefill once more.
 
 
 # %%
 def test_lesson3_without_lmcache_the_same_restart_costs_a_full_prefill(
-    restart: Restart, report: LessonReport
+    rounds: tuple[Round, ...], restart: Restart, report: LessonReport
 ) -> None:
-    before = [turn.tokens.reused for turn in restart.control_before]
-    after = [turn.tokens.reused for turn in restart.control_after]
+    before = [one.engine.tokens.engine for one in rounds[:CONTROL_ROUNDS]]
+    after = [turn.tokens.reused for turn in restart.without]
     report.compare("Reused without LMCache, engine restarted", predicted=[0] * CONTROL_ROUNDS, measured=after)
     assert min(before) > 0
     assert after == [0] * CONTROL_ROUNDS
