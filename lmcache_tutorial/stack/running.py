@@ -99,9 +99,8 @@ class Stack:
     def empty_engine_cache(self) -> None:
         """Empty the engine's own prefix cache; LMCache keeps what it has.
 
-        The engine may refuse while a store still holds blocks, with status 200 and ``success: false``; it
-        lets go of them in its next step, so after a while one is made for it. That the cache *is* empty
-        shows at the next call, and ``ask(start="lmcache")`` checks it there.
+        The engine may refuse while a store holds blocks (status 200, ``success: false``); it lets go of them
+        in its next step, so after a while one is made. ``ask(start="lmcache")`` checks that it *is* empty.
 
         Raises:
             ServerError: it still refused after 30 s.
@@ -150,10 +149,13 @@ class Stack:
     def wait_stored(self, since: Snapshot, *, parallel: bool = False) -> None:
         """Wait until LMCache has stored every whole chunk that it was asked for and did not hold.
 
+        Where an engine's own hit is shorter than a chunk, LMCache 0.5.3 does not count it among what is
+        computed, and may leave out the prompt's last chunk: one a call may be missing, after a second.
+
         Args:
             since: the counters before the calls.
-            parallel: the calls overlapped: two may have stored one chunk between them, so that the number
-                is not known; wait until it has stood still for a second instead.
+            parallel: they overlapped: two may have stored one chunk between them, so that the number is not
+                known; wait until it has stood still for a second.
 
         Raises:
             CountersError: chunks were still missing after 30 s.
@@ -168,7 +170,8 @@ class Stack:
             expected, stored = missed // self.config.chunk_tokens, now.stored_chunks - since.stored_chunks
             if stored != seen:
                 seen, still_since = stored, time.monotonic()
-            done = stored >= expected or (parallel and time.monotonic() - still_since > 1)
+            calls, still = now.ttft_count - since.ttft_count, time.monotonic() - still_since > 1
+            done = stored >= expected or (still and (parallel or stored >= expected - calls))
             # Asked last: a status makes LMCache check its memory.
             if done and not self._status()["storage_manager"]["l1_manager"]["write_locked_count"]:
                 return
@@ -206,10 +209,7 @@ class Stack:
 
     @contextmanager
     def without_lmcache(self) -> Iterator[None]:
-        """Run an engine without LMCache for the length of a ``with`` block, then one with it again.
-
-        An interrupt ends the run: then no other engine is started.
-        """
+        """Run an engine without LMCache for a ``with`` block, then one with it; after an interrupt none."""
         self.restart_engine(lmcache=False)
         try:
             yield
