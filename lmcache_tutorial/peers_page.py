@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,9 +13,11 @@ from typing import Any
 
 from .metrics import median_interval
 from .pages import TITLES, page_environment
-from .peers import LOAD_SHARE, LOAD_TOKENS, TUNED, Peer, Sample, Samples, against_native
+from .peers import TUNED, Peer
 from .plotting import chart_svg
+from .samples import LOAD_SHARE, LOAD_TOKENS, Sample, Samples, against_native
 
+SCHEMA = 2
 OVERHEAD_SHARE, OVERHEAD_S = 0.03, 0.002
 
 
@@ -29,16 +32,48 @@ class PeersRecord:
     kv_bytes_per_token: int
     samples: list[Sample] = field(default_factory=list)
     commands: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    copies: dict[str, float] | None = None
+    copies: list[dict[str, float]] = field(default_factory=list)
     overhead: list[dict[str, Any]] = field(default_factory=list)
     started: float = field(default_factory=time.time)
 
+    @property
+    def next_block(self) -> int:
+        """The number of the block that is measured next."""
+        return 1 + max((sample.block for sample in self.samples), default=-1)
+
+    @property
+    def measured(self) -> frozenset[str]:
+        """The names of the peers that have been measured."""
+        return frozenset(sample.peer for sample in self.samples)
+
+    def go_on_from(self, path: Path) -> bool:
+        """Take in what an unfinished run measured: of the same set, machine, packages and model.
+
+        Returns:
+            Whether there was such a run, with peers left to measure.
+        """
+        document = json.loads(path.read_text()) if path.is_file() else {}
+        if document.get("schema") != SCHEMA or document["environment"] != self.environment:
+            return False
+        done = {sample["peer"] for sample in document["samples"]}
+        if done >= {peer.name for peer in self.peers}:
+            return False
+        self.samples = [Sample(**sample) for sample in document["samples"]]
+        self.commands = {p["name"]: p["servers"] for p in document["peers"] if p["servers"]}
+        self.copies, self.overhead = document["copies"], document["overhead"]
+        self.left_out = [
+            *self.left_out,
+            f"Blocks 1 to {self.next_block} were measured by an earlier run, {document['started']}.",
+        ]
+        return True
+
     def document(self) -> dict[str, Any]:
         """Build the document; every number on the page stands in it."""
-        samples = Samples(self.samples, self.kv_bytes_per_token, (self.copies or {}).get("host_to_device"))
+        copies = {int(one["block"]): one["host_to_device"] for one in self.copies}
+        samples = Samples(self.samples, self.kv_bytes_per_token, copies)
         native = against_native(samples)
         return {
-            "schema": 1,
+            "schema": SCHEMA,
             "set": self.set,
             "started": datetime.fromtimestamp(self.started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "duration_s": round(time.time() - self.started, 1),
@@ -54,7 +89,7 @@ class PeersRecord:
                 for p in self.peers
             ],
             "left_out": [*self.left_out, *self._unmeasured()],
-            "copies_bytes_s": self.copies,
+            "copies": self.copies,
             "rows": [_plain(row) for row in samples.rows()],
             "outcomes": list(samples.outcomes(self.peers[0].name)) if self.set == "tuning" else [],
             "against_native": {str(n): asdict(ratio) for n, ratio in native.items()} if native else None,
@@ -63,10 +98,8 @@ class PeersRecord:
         }
 
     def _unmeasured(self) -> list[str]:
-        measured = {sample.peer for sample in self.samples}
-        return [
-            f"{p.name} was not measured: the run ended before." for p in self.peers if p.name not in measured
-        ]
+        left = [peer.name for peer in self.peers if peer.name not in self.measured]
+        return [f"{name} was not measured: the run ended before." for name in left]
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from typing import Any
 from .config import LessonSizes, RunConfig, StackConfig, cache_folder
 from .corpus import Document, fresh, full_text
 from .model import Model
-from .peers import Peer, PeerSet, Sample, Start
+from .peers import Peer, PeerSet
 from .predict import engine_reusable_tokens, lmcache_reusable_tokens
+from .samples import Sample, Start
 from .stack import Stack, launch, wait_ready
 
 GIB = 2**30

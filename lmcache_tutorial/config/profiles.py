@@ -15,6 +15,7 @@ GPU_ENVIRONMENT = (("VLLM_USE_FLASHINFER_SAMPLER", "0"),)
 # A faster tokenizer for vLLM where it is installed: of a long prompt's TTFT from a cache, most is tokenizing.
 FAST_TOKENIZER = (("VLLM_USE_FASTOKENS", "1"),) if util.find_spec("fastokens") else ()
 Offload = Literal["lmcache", "native", "none"]
+Transfer = Literal["auto", "lmcache_driven", "engine_driven"]
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,16 @@ class StackConfig:
     ``block_tokens`` is vLLM's KV block (``None``: the engine's default), ``chunk_tokens`` LMCache's chunk.
     ``engine_memory_gib`` is the engine's KV cache; ``None`` is what ``gpu_memory_share`` of a GPU leaves
     beside the weights. ``lmcache_memory_gib`` is what is kept outside the engine, by whatever keeps it
-    (``offload``). LMCache's default time-outs (300 s a message, 10 s a heartbeat) let a dead cache server
-    hang a request for minutes and then bring the engine down; with 5 s and 2 s one request waits and the
-    rest go on without the cache.
+    (``offload``). ``transfer`` is who copies KV, LMCache's server or the engine; ``auto`` is what LMCache
+    chooses for the device. LMCache's default time-outs (300 s a message, 10 s a heartbeat) let a dead
+    cache server hang a request for minutes and then bring the engine down; with 5 s and 2 s one request
+    waits and the rest go on without the cache.
     """
 
     profile: str
     model: str = DEFAULT_MODEL
     offload: Offload = "lmcache"
+    transfer: Transfer = "auto"
     block_tokens: int | None = 32
     chunk_tokens: int = 64
     engine_memory_gib: float | None = 1.0
@@ -96,6 +99,7 @@ PROFILES: Mapping[str, Profile] = {
         StackConfig(
             profile="gpu",
             model=GPU_MODEL,
+            transfer="lmcache_driven",
             block_tokens=None,
             chunk_tokens=256,
             engine_memory_gib=None,

@@ -14,14 +14,12 @@ from ..model import Model
 
 def lmcache_command(config: StackConfig, *, port: int, http_port: int, shm_name: str) -> list[str]:
     """Build LMCache's multi-process server: its message port, its HTTP port, its memory."""
-    # On a CPU the KV goes through a shared segment; without one it travels pickled through a socket, ten
-    # times slower. On a GPU the server copies from and to the engine's memory itself (CUDA IPC).
-    # For that it maps this memory, and a dead engine's stays taken until its registration is given up: after
-    # 30 s of silence, the least that is allowed, instead of 120.
-    transfer = {
-        "cpu": ["auto", "--shm-name", shm_name],
-        "gpu": ["lmcache_driven", "--shm-name", "", "--worker-reap-timeout-seconds", "30"],
-    }
+    # An engine that copies itself, as every CPU engine does, takes the KV from a shared segment; without one
+    # it travels pickled through a socket, ten times slower. Else the server copies from and to the memory of
+    # a GPU engine (CUDA IPC). For that it maps this memory, and a dead engine's stays taken until its
+    # registration is given up: after 30 s of silence, the least that is allowed, instead of 120.
+    mapped = config.transfer == "lmcache_driven"
+    segment = ["", "--worker-reap-timeout-seconds", "30"] if mapped else [shm_name]
     return [
         sys.executable, "-m", "lmcache.cli.main", "server",
         "--host", "127.0.0.1", "--port", str(port),
@@ -29,7 +27,7 @@ def lmcache_command(config: StackConfig, *, port: int, http_port: int, shm_name:
         "--l1-size-gb", f"{config.lmcache_memory_gib:g}",
         "--eviction-policy", "LRU",
         "--chunk-size", str(config.chunk_tokens),
-        "--supported-transfer-mode", *transfer[config.profile],
+        "--supported-transfer-mode", config.transfer, "--shm-name", *segment,
         *config.lmcache_arguments,
     ]  # fmt: skip
 
@@ -81,13 +79,15 @@ def shown(command: Sequence[str]) -> list[str]:
 
 
 def _connector(config: StackConfig, lmcache_port: int) -> dict[str, Any]:
+    settings = {
+        "lmcache.mp.host": "tcp://127.0.0.1",
+        "lmcache.mp.port": lmcache_port,
+        "lmcache.mp.mq_timeout": config.lmcache_timeout_s,
+        "lmcache.mp.heartbeat_interval": config.lmcache_heartbeat_s,
+        "lmcache.mp.mp_transfer_mode": config.transfer,
+    }
     return {
         "kv_connector": "LMCacheMPConnector",
         "kv_role": "kv_both",
-        "kv_connector_extra_config": {
-            "lmcache.mp.host": "tcp://127.0.0.1",
-            "lmcache.mp.port": lmcache_port,
-            "lmcache.mp.mq_timeout": config.lmcache_timeout_s,
-            "lmcache.mp.heartbeat_interval": config.lmcache_heartbeat_s,
-        },
+        "kv_connector_extra_config": settings,
     }

@@ -7,19 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmcache_tutorial.config import PROFILES
-from lmcache_tutorial.peers import (
-    ALONE,
-    COMES,
-    NATIVE,
-    PEERS,
-    SETS,
-    TUNED,
-    Sample,
-    Samples,
-    against_native,
-    blocks,
-)
+from lmcache_tutorial.peers import ALONE, COMES, NATIVE, PEERS, SETS, TUNED, blocks
 from lmcache_tutorial.peers_page import PeersRecord, findings, overhead_row, render_peers
+from lmcache_tutorial.samples import Sample, Samples, against_native
+from lmcache_tutorial.side_by_side import save
 
 KV = 131_072
 TTFT = {  # [s] of (peer, start) at 32,000 tokens, a load of 0.1 s beyond the engine's own hit
@@ -63,7 +54,7 @@ def test_a_tuning_step_is_compared_within_its_block_where_the_base_sat_there():
 
 
 def test_the_load_phase_is_what_a_hit_outside_takes_beyond_the_engines_own():
-    rows = {row["peer"]: row for row in Samples(samples(ALONE, TUNED), KV, copy_bytes_s=50e9).rows()}
+    rows = {row["peer"]: row for row in Samples(samples(ALONE, TUNED), KV, copy_bytes_s={0: 50e9}).rows()}
     row = rows[TUNED.name]
     assert row["load_s"] == pytest.approx(0.1, rel=0.01)
     assert row["load_bytes_s"] == pytest.approx(32_000 * KV / 0.1, rel=0.01)
@@ -97,7 +88,7 @@ def test_the_suites_overhead_is_judged_only_where_the_machine_is_quiet(added, no
 def record(cpu_run, name, found):
     peers = SETS[name].peers
     made = PeersRecord(name, {**ENVIRONMENT, "weights": "random"}, peers, ["a note"], KV, samples=found)
-    made.copies = {"host_to_device": 50e9, "device_to_host": 51e9}
+    made.copies = [{"block": 0, "host_to_device": 50e9, "device_to_host": 51e9}]
     return made
 
 
@@ -118,6 +109,28 @@ def test_the_page_shows_findings_and_says_that_weights_are_random(cpu_run):
     assert "random weights" in page
     assert "is at or below native offload at 32,000 tokens" in page
     assert "<script" not in page
+
+
+def test_an_unfinished_run_goes_on_where_it_ended(cpu_run, tmp_path):
+    path, peers = tmp_path / "tuning.json", SETS["tuning"].peers
+    save(record(cpu_run, "tuning", samples(*peers[:3])).document(), path)
+    later = record(cpu_run, "tuning", [])
+    assert later.go_on_from(path)
+    assert (later.next_block, len(later.samples)) == (1, 45)
+    assert [p.name for p in blocks(peers, 3, later.measured)[0]] == [peers[n].name for n in (0, 3, 4)]
+    assert any("earlier run" in note for note in later.document()["left_out"])
+
+
+@pytest.mark.parametrize("change", ["another machine", "finished", "no file"])
+def test_a_run_begins_anew_where_there_is_nothing_to_go_on_from(cpu_run, tmp_path, change):
+    path = tmp_path / "peers.json"
+    document = record(cpu_run, "peers", samples(*PEERS[: None if change == "finished" else 2])).document()
+    document["environment"] |= {"hardware": "y"} if change == "another machine" else {}
+    if change != "no file":
+        save(document, path)
+    later = record(cpu_run, "peers", [])
+    assert not later.go_on_from(path)
+    assert later.samples == []
 
 
 def test_a_load_that_is_too_slow_is_a_finding_that_does_not_hold(cpu_run):
