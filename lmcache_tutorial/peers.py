@@ -29,7 +29,7 @@ class Peer:
 
 
 AS_IT_COMES = {
-    "chunk_tokens": 256, "lmcache_arguments": (), "engine_arguments": (), "environment": GPU_ENVIRONMENT
+    "block_tokens": None, "chunk_tokens": 256, "lmcache_arguments": (), "engine_arguments": (), "environment": GPU_ENVIRONMENT
 }  # fmt: skip
 ALONE = Peer(
     "vLLM alone",
