@@ -29,8 +29,12 @@ class Peer:
 
 
 AS_IT_COMES = {
-    "block_tokens": None, "chunk_tokens": 256, "lmcache_arguments": (), "engine_arguments": (), "environment": GPU_ENVIRONMENT
-}  # fmt: skip
+    "block_tokens": None,
+    "chunk_tokens": 256,
+    "lmcache_arguments": (),
+    "engine_arguments": (),
+    "environment": GPU_ENVIRONMENT,
+}
 ALONE = Peer(
     "vLLM alone",
     "no KV outlives the engine: its cold prompts are no reuse, its second asks its own prefix cache",

@@ -33,7 +33,7 @@ Seat = tuple[Peer, Stack]
 
 
 def seat_config(plain: StackConfig, peer: Peer, model: Model, sizes: LessonSizes, seat: int) -> StackConfig:
-    """Fit a peer's stack into a seat: memory for the longest prompt, and what is kept for two of them."""
+    """Fit a peer's stack into a seat: memory for the longest prompt, and outside for two of them."""
     kv, context = model.kv_bytes_per_token(), sizes.long + max(512, sizes.long // 40)
     config = peer.config(plain)
     engine = max(0.25, math.ceil(10 * 1.03 * context * kv / GIB) / 10)
@@ -82,6 +82,7 @@ def measure(block: int, seats: Sequence[Seat], wanted: PeerSet, sizes: LessonSiz
 def _round(seat: Seat, text: str, tokens: int, block: int, number: int) -> list[Sample]:
     """Ask one new document cold, from the engine's cache and, where something is kept outside, from there."""
     peer, stack = seat
+    stack.empty_lmcache()  # or a seat's memory would fill up, and a store that finds none free is dropped
     encode: Callable[[str], Any] = stack.renderer.tokenizer.encode
     shared = encode(fresh(text[: tokens * CHARACTERS_A_TOKEN])).ids[:tokens]
     samples = []

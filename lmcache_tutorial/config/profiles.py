@@ -114,8 +114,11 @@ PROFILES: Mapping[str, Profile] = {
             # What made the first token faster: the tuning table of reports/reference. The hash is not meant
             # to resist an attacker: one user, one machine.
             engine_arguments=(
-                "--no-async-scheduling", "--prefix-caching-hash-algo", "xxhash", "-cc.cudagraph_mode=FULL"
-            ),  # fmt: skip
+                "--no-async-scheduling",
+                "--prefix-caching-hash-algo",
+                "xxhash",
+                "-cc.cudagraph_mode=FULL",
+            ),
             lmcache_arguments=("--periodic-notifier-interval-ms", "1"),
         ),
         # A GPU of one's own hardly scatters: nine rounds show that nothing changes.

@@ -14,17 +14,17 @@ from typing import IO, Any
 import httpx
 
 from ..config import StackConfig
-from ..counters import CountersError, parse_snapshot
+from ..counters import parse_snapshot
 from ..model import Model
 from ..process import Server, ServerError, wait_until_ready
 from ..records import Snapshot
 from ..rendering import Renderer
 from .commands import shown
 from .servers import engine_answers, lmcache_answers, start_engine
+from .settling import SETTLE_LIMIT_S, counted, stored
 
 Messages = Sequence[Mapping[str, Any]]
 Progress = Callable[[str], None]
-SETTLE_LIMIT_S = 30.0  # storing 60,000 tokens takes a second
 RELEASE_LIMIT_S = 60.0  # LMCache gives up a silent engine after 30 s, and looks every few seconds
 
 
@@ -118,69 +118,21 @@ class Stack:
                 )
             time.sleep(0.05)
 
+    def empty_lmcache(self) -> None:
+        """Empty LMCache's memory, where there is LMCache; further tiers keep what they have."""
+        if self.lmcache:
+            self.client.post(f"{self.lmcache_http}/cache/clear", json={}).raise_for_status()
+
     def wait_counted(self, since: Snapshot, prompts: Sequence[int]) -> Snapshot:
-        """Wait until both servers have counted these calls; return the counters then.
-
-        Counting trails answering: the engine adds a prompt when it logs the step that finished it, LMCache
-        when its event queue is drained.
-
-        Args:
-            since: the counters before the calls.
-            prompts: the prompt tokens of each call, from ``usage``.
-
-        Raises:
-            CountersError: the calls were not counted within 30 s.
-        """
-        deadline = time.monotonic() + SETTLE_LIMIT_S
-        chunk = self.config.chunk_tokens
-        looked_up = sum(prompt // chunk * chunk for prompt in prompts) if self.engine_has_lmcache else 0
-        while True:
-            now = self.snapshot()
-            engine, lmcache = now.prompt - since.prompt, now.lookup_requested - since.lookup_requested
-            if engine >= sum(prompts) and lmcache >= looked_up:
-                return now
-            if time.monotonic() > deadline:
-                raise CountersError(
-                    f"usage counts {sum(prompts)} prompt tokens, the engine's counters {engine}; LMCache was "
-                    f"to look up {looked_up}, its counters say {lmcache}."
-                )
-            time.sleep(0.01)
+        """Wait until both servers have counted these calls, and return the counters; see :mod:`.settling`."""
+        chunk = self.config.chunk_tokens if self.engine_has_lmcache else None
+        return counted(self.snapshot, since, prompts, chunk=chunk)
 
     def wait_stored(self, since: Snapshot, *, parallel: bool = False) -> None:
-        """Wait until LMCache has stored every whole chunk that it was asked for and did not hold.
-
-        Where an engine's own hit is shorter than a chunk, LMCache 0.5.3 does not count it among what is
-        computed, and may leave out the prompt's last chunk: one a call may be missing, after a second.
-
-        Args:
-            since: the counters before the calls.
-            parallel: they overlapped: two may have stored one chunk between them, so that the number is not
-                known; wait until it has stood still for a second.
-
-        Raises:
-            CountersError: chunks were still missing after 30 s.
-        """
-        if not self.engine_has_lmcache:
-            return
-        deadline = time.monotonic() + SETTLE_LIMIT_S
-        seen, still_since = -1, time.monotonic()
-        while True:
-            now = self.snapshot()
-            missed = (now.lookup_requested - now.lookup_hit) - (since.lookup_requested - since.lookup_hit)
-            expected, stored = missed // self.config.chunk_tokens, now.stored_chunks - since.stored_chunks
-            if stored != seen:
-                seen, still_since = stored, time.monotonic()
-            calls, still = now.ttft_count - since.ttft_count, time.monotonic() - still_since > 1
-            done = stored >= expected or (still and (parallel or stored >= expected - calls))
-            # Asked last: a status makes LMCache check its memory.
-            if done and not self._status()["storage_manager"]["l1_manager"]["write_locked_count"]:
-                return
-            if time.monotonic() > deadline:
-                raise CountersError(
-                    f"LMCache stored {stored} of {expected} chunks within {SETTLE_LIMIT_S:g} s.\n"
-                    f"To fix: look for errors in {', '.join(server.record.log for server in self.servers)}"
-                )
-            time.sleep(0.02)
+        """Wait until LMCache has stored what it was asked for and did not hold; see :mod:`.settling`."""
+        if self.engine_has_lmcache:
+            chunk, logs = self.config.chunk_tokens, [server.record.log for server in self.servers]
+            stored(self.snapshot, since, chunk=chunk, writing=self._writing, parallel=parallel, logs=logs)
 
     def restart_engine(self, *, lmcache: bool = True) -> None:
         """Stop the engine and start it again on the same port; LMCache's server goes on.
@@ -242,6 +194,9 @@ class Stack:
             if time.monotonic() > deadline:
                 raise ServerError(f"LMCache held a dead engine's memory for more than {RELEASE_LIMIT_S:g} s.")
             time.sleep(0.25)
+
+    def _writing(self) -> bool:
+        return bool(self._status()["storage_manager"]["l1_manager"]["write_locked_count"])
 
     def _get(self, url: str) -> httpx.Response:
         return self.client.get(url).raise_for_status()

@@ -25,12 +25,13 @@ def value(command, option):
     return command[command.index(option) + 1]
 
 
-def test_the_gpu_stack_draws_its_weights_and_leaves_block_and_parallel_requests_to_vllm():
+def test_the_gpu_stack_draws_its_weights_and_leaves_parallel_requests_to_vllm():
     command = engine_command(GPU, SHAPE, port=1, lmcache_port=2)
     assert value(command, "--load-format") == "dummy"
     assert value(command, "--max-model-len") == "65536"
     assert value(command, "--gpu-memory-utilization") == "0.9"
-    assert not {"--block-size", "--max-num-seqs", "--kv-cache-memory-bytes"} & set(command)
+    assert value(command, "--block-size") == "64"
+    assert not {"--max-num-seqs", "--kv-cache-memory-bytes"} & set(command)
     assert json.loads(value(command, "--kv-transfer-config"))["kv_connector"] == "LMCacheMPConnector"
 
 
