@@ -63,7 +63,7 @@ class PeersRecord:
         self.copies, self.overhead = document["copies"], document["overhead"]
         self.left_out = [
             *self.left_out,
-            f"Blocks 1 to {self.next_block} were measured by an earlier run, {document['started']}.",
+            f"Measured by an earlier run, {document['started']}: blocks up to {self.next_block}.",
         ]
         return True
 

@@ -61,7 +61,7 @@ def seated(
             stack = launch(config, model, logs, progress)
             opened.callback(stack.close)
             seats.append((peer, stack))
-        progress(f"peers: starting {', '.join(peer.name for peer in block)} side by side")
+        progress(f"peers: starting {' beside '.join(peer.name for peer in block)}")
         wait_ready([stack for _, stack in seats])
         yield seats
 
