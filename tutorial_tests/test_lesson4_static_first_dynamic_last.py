@@ -3,7 +3,7 @@
 Question      A clock stands in your prompt: what does its place cost?
 You will see  the same words reused wholly or not at all, by where one line stands; the curve between,
               predicted to the token; what rounding loses; and two orders that nobody looks at.
-Time          4 minutes; three of them for one claim, that nothing changes.
+Time          4 minutes; most of it for one claim, that nothing changes.
 Hardware      any; 2 CPU cores are enough.
 Builds on     Lesson 2: the shared prefix, rounded down to whole blocks.
 """
