@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Any
 
 from .config import GPU_ENVIRONMENT, StackConfig
@@ -129,6 +130,11 @@ SETS: Mapping[str, PeerSet] = {
     "peers": PeerSet(PEERS, ("short", "medium", "long"), rounds=5),
     "tuning": PeerSet(TUNING, ("short", "long"), rounds=3),
 }
+
+
+def settings_digest(peers: Sequence[Peer], plain: StackConfig) -> str:
+    """Digest what the peers' servers start with: samples of other settings must not be mixed with theirs."""
+    return sha256(repr([(peer.name, peer.config(plain)) for peer in peers]).encode()).hexdigest()[:16]
 
 
 def blocks(peers: Sequence[Peer], seats: int, measured: Container[str] = ()) -> list[list[Peer]]:

@@ -17,7 +17,7 @@ from .peers import TUNED, Peer
 from .plotting import chart_svg
 from .samples import LOAD_SHARE, LOAD_TOKENS, Sample, Samples, against_native
 
-SCHEMA = 2
+SCHEMA = 3
 OVERHEAD_SHARE, OVERHEAD_S = 0.03, 0.002
 
 
@@ -30,6 +30,7 @@ class PeersRecord:
     peers: Sequence[Peer]
     left_out: Sequence[str]
     kv_bytes_per_token: int
+    settings: str = ""
     samples: list[Sample] = field(default_factory=list)
     commands: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     copies: list[dict[str, float]] = field(default_factory=list)
@@ -47,13 +48,15 @@ class PeersRecord:
         return frozenset(sample.peer for sample in self.samples)
 
     def go_on_from(self, path: Path) -> bool:
-        """Take in what an unfinished run measured: of the same set, machine, packages and model.
+        """Take in what an unfinished run measured: of the same peers and settings, machine, packages, model.
 
         Returns:
             Whether there was such a run, with peers left to measure.
         """
         document = json.loads(path.read_text()) if path.is_file() else {}
         if document.get("schema") != SCHEMA or document["environment"] != self.environment:
+            return False
+        if document["settings"] != self.settings:
             return False
         done = {sample["peer"] for sample in document["samples"]}
         if done >= {peer.name for peer in self.peers}:
@@ -78,6 +81,7 @@ class PeersRecord:
             "started": datetime.fromtimestamp(self.started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "duration_s": round(time.time() - self.started, 1),
             "environment": dict(self.environment),
+            "settings": self.settings,
             "kv_bytes_per_token": self.kv_bytes_per_token,
             "peers": [
                 {

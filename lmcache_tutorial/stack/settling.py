@@ -55,7 +55,8 @@ def stored(
     """Wait until LMCache has stored every whole chunk that it was asked for and did not hold.
 
     Where an engine's own hit is shorter than a chunk, LMCache 0.5.3 does not count it among what is computed,
-    and may leave out the prompt's last chunk: one a call may be missing, when the number has stood still.
+    and may leave out the prompt's last chunk: where the engine had a hit of its own, one a call may be
+    missing, when the number has stood still.
 
     Args:
         read: reads the counters.
@@ -77,8 +78,9 @@ def stored(
         expected, found = missed // chunk, now.stored_chunks - since.stored_chunks
         if found != seen:
             seen, still_since = found, time.monotonic()
-        calls, still = now.ttft_count - since.ttft_count, time.monotonic() - still_since > STILL_S
-        done = found >= expected or (still and (parallel or found >= expected - calls))
+        may_miss = now.ttft_count - since.ttft_count if now.engine > since.engine else 0
+        still = time.monotonic() - still_since > STILL_S
+        done = found >= expected or (still and (parallel or found >= expected - may_miss))
         if done and not writing():
             return
         if time.monotonic() > deadline:

@@ -1,13 +1,14 @@
 """Peers: the blocks they sit in, what follows from samples, and the page."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lmcache_tutorial.config import PROFILES
-from lmcache_tutorial.peers import ALONE, COMES, NATIVE, PEERS, SETS, TUNED, blocks
+from lmcache_tutorial.peers import ALONE, COMES, NATIVE, PEERS, SETS, TUNED, blocks, settings_digest
 from lmcache_tutorial.peers_page import PeersRecord, findings, overhead_row, render_peers
 from lmcache_tutorial.samples import Sample, Samples, against_native
 from lmcache_tutorial.side_by_side import save
@@ -121,11 +122,12 @@ def test_an_unfinished_run_goes_on_where_it_ended(cpu_run, tmp_path):
     assert any("earlier run" in note for note in later.document()["left_out"])
 
 
-@pytest.mark.parametrize("change", ["another machine", "finished", "no file"])
+@pytest.mark.parametrize("change", ["another machine", "other settings", "finished", "no file"])
 def test_a_run_begins_anew_where_there_is_nothing_to_go_on_from(cpu_run, tmp_path, change):
     path = tmp_path / "peers.json"
     document = record(cpu_run, "peers", samples(*PEERS[: None if change == "finished" else 2])).document()
     document["environment"] |= {"hardware": "y"} if change == "another machine" else {}
+    document["settings"] += "x" if change == "other settings" else ""
     if change != "no file":
         save(document, path)
     later = record(cpu_run, "peers", [])
@@ -141,6 +143,12 @@ def test_a_load_that_is_too_slow_is_a_finding_that_does_not_hold(cpu_run):
 def test_the_tuning_page_has_each_prediction_beside_its_outcome(cpu_run):
     page = render_peers(record(cpu_run, "tuning", samples(*SETS["tuning"].peers)).document())
     assert all(peer.prediction in page.replace("&#39;", "'") for peer in SETS["tuning"].peers[1:])
+
+
+def test_the_digest_follows_every_setting_of_a_peer():
+    plain = PROFILES["gpu"].stack
+    digests = {settings_digest(PEERS, p) for p in (plain, replace(plain, chunk_tokens=512))}
+    assert len(digests | {settings_digest(PEERS[:2], plain)}) == 3
 
 
 @pytest.mark.parametrize("profile", PROFILES)

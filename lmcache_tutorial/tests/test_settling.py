@@ -11,9 +11,9 @@ from lmcache_tutorial.stack import settling
 START = Snapshot(computed=0, engine=0, external=0, ttft_sum_s=0, ttft_count=0)
 
 
-def now(*, requested=1024, hit=0, chunks=4, calls=1):
+def now(*, requested=1024, hit=0, chunks=4, calls=1, own=0):
     return Snapshot(
-        computed=1100, engine=0, external=0, ttft_sum_s=1, ttft_count=calls,
+        computed=1100 - own, engine=own, external=0, ttft_sum_s=1, ttft_count=calls,
         lookup_requested=requested, lookup_hit_l1=hit, stored_chunks=chunks,
     )  # fmt: skip
 
@@ -45,15 +45,18 @@ def test_a_chunk_that_is_still_written_is_waited_for(clock):
     assert clock[0] == pytest.approx(0.04)
 
 
-@pytest.mark.parametrize(("chunks", "options"), [(3, {}), (1, {"parallel": True})])
-def test_fewer_chunks_settle_only_when_they_stand_still(clock, chunks, options):
-    stored(reads(now(chunks=chunks)), **options)
+@pytest.mark.parametrize(
+    ("fewer", "options"), [({"chunks": 3, "own": 64}, {}), ({"chunks": 1}, {"parallel": True})]
+)
+def test_fewer_chunks_settle_only_when_they_stand_still(clock, fewer, options):
+    stored(reads(now(**fewer)), **options)
     assert settling.STILL_S < clock[0] < settling.STILL_S + 0.1
 
 
-def test_dropped_chunks_are_an_error_that_names_the_memory(clock):
-    with pytest.raises(CountersError, match=r"stored 2 of 4 chunks(.|\n)*--lmcache-memory-gib(.|\n)*x\.log"):
-        stored(reads(now(chunks=2)))
+@pytest.mark.parametrize("fewer", [{"chunks": 2, "own": 64}, {"chunks": 3}])
+def test_dropped_chunks_are_an_error_that_names_the_memory(clock, fewer):
+    with pytest.raises(CountersError, match=r"stored . of 4 chunks(.|\n)*--lmcache-memory-gib(.|\n)*x\.log"):
+        stored(reads(now(**fewer)))
     assert clock[0] > settling.SETTLE_LIMIT_S
 
 
