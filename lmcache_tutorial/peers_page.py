@@ -13,25 +13,29 @@ from typing import Any
 
 from .metrics import median_interval
 from .pages import TITLES, page_environment
-from .peers import TUNED, Peer
+from .peers import NATIVE, TUNED, Peer
 from .plotting import chart_svg
 from .samples import LOAD_SHARE, LOAD_TOKENS, Sample, Samples, against_native
 
-SCHEMA = 3
+SCHEMA = 4
 OVERHEAD_SHARE, OVERHEAD_S = 0.03, 0.002
 
 
 @dataclass
 class PeersRecord:
-    """Everything that one run of a set of peers collects; becomes peers.json or tuning.json."""
+    """Everything that one run of a set of peers collects; becomes peers.json or tuning.json.
+
+    ``failed``: peer -> why it was given up; its samples are gone.
+    """
 
     set: str
     environment: Mapping[str, Any]
     peers: Sequence[Peer]
-    left_out: Sequence[str]
+    notes: Sequence[str]
     kv_bytes_per_token: int
     settings: str = ""
     samples: list[Sample] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
     commands: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     copies: list[dict[str, float]] = field(default_factory=list)
     overhead: list[dict[str, Any]] = field(default_factory=list)
@@ -47,8 +51,15 @@ class PeersRecord:
         """The names of the peers that have been measured."""
         return frozenset(sample.peer for sample in self.samples)
 
+    def give_up(self, peer: Peer, why: str) -> None:
+        """Leave out a peer that failed, with all that was measured of it."""
+        self.failed[peer.name] = why
+        self.samples = [sample for sample in self.samples if sample.peer != peer.name]
+
     def go_on_from(self, path: Path) -> bool:
         """Take in what an unfinished run measured: of the same peers and settings, machine, packages, model.
+
+        A peer that failed is tried again.
 
         Returns:
             Whether there was such a run, with peers left to measure.
@@ -64,10 +75,8 @@ class PeersRecord:
         self.samples = [Sample(**sample) for sample in document["samples"]]
         self.commands = {p["name"]: p["servers"] for p in document["peers"] if p["servers"]}
         self.copies, self.overhead = document["copies"], document["overhead"]
-        self.left_out = [
-            *self.left_out,
-            f"Measured by an earlier run, {document['started']}: blocks up to {self.next_block}.",
-        ]
+        earlier = f"Measured by an earlier run, {document['started']}: blocks up to {self.next_block}."
+        self.notes = [*dict.fromkeys([*document["notes"], *self.notes]), earlier]
         return True
 
     def document(self) -> dict[str, Any]:
@@ -92,7 +101,12 @@ class PeersRecord:
                 }
                 for p in self.peers
             ],
-            "left_out": [*self.left_out, *self._unmeasured()],
+            "notes": list(self.notes),
+            "unmeasured": {
+                peer.name: self.failed.get(peer.name, "the run ended before")
+                for peer in self.peers
+                if peer.name not in self.measured
+            },
             "copies": self.copies,
             "rows": [_plain(row) for row in samples.rows()],
             "outcomes": list(samples.outcomes(self.peers[0].name)) if self.set == "tuning" else [],
@@ -100,10 +114,6 @@ class PeersRecord:
             "overhead": self.overhead,
             "samples": [asdict(sample) for sample in self.samples],
         }
-
-    def _unmeasured(self) -> list[str]:
-        left = [peer.name for peer in self.peers if peer.name not in self.measured]
-        return [f"{name} was not measured: the run ended before." for name in left]
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,11 +145,14 @@ def overhead_row(
 
 def findings(document: Mapping[str, Any]) -> Iterator[tuple[str, bool, str]]:
     """Yield what is claimed of a run: a sentence, whether it holds, and what was seen."""
+    left = {(row["peer"], row["tokens"]): row["outside_computed"] for row in document["rows"]}
     for tokens, ratio in (document["against_native"] or {}).items():
+        computed = [left[peer.name, int(tokens)] for peer in (TUNED, NATIVE)]
         yield (
             f"LMCache, tuned, is at or below native offload at {int(tokens):,} tokens",
             ratio["value"] <= 1,
-            f"{ratio['value']:.3f} of its TTFT ({ratio['low']:.3f} to {ratio['high']:.3f})",
+            f"{ratio['value']:.3f} of its TTFT ({ratio['low']:.3f} to {ratio['high']:.3f}), with "
+            f"{computed[0]} tokens left to compute beside {computed[1]}",
         )
     for row in document["rows"]:
         if row["peer"] == TUNED.name and row["load_share"] and row["tokens"] >= LOAD_TOKENS:

@@ -77,7 +77,10 @@ class Samples:
             other = self._row(base, row["tokens"], row["block"] if same_block else self.block_of(base))
             changes = {f"{arm}_s": row[arm].value - other[arm].value for arm in ("cold", "engine", "outside")}
             changes["load_s"] = row["load_s"] - other["load_s"]
-            yield {"peer": row["peer"], "tokens": row["tokens"], "same_block": same_block, **changes}
+            yield {
+                "peer": row["peer"], "tokens": row["tokens"], "same_block": same_block,
+                "outside_computed": row["outside_computed"], **changes,
+            }  # fmt: skip
 
     def _row(self, peer: str, tokens: int, block: int) -> dict[str, Any]:
         cold, own = (self.ttft_s(peer, tokens, start, block) for start in ("cold", "engine"))
@@ -85,8 +88,10 @@ class Samples:
         row: dict[str, Any] = {"peer": peer, "block": block, "tokens": tokens}
         row |= {"cold": median_interval(cold), "engine": median_interval(own), "outside": None}
         row |= {"drop": None, "load_s": None, "load_bytes_s": None, "load_share": None}
+        row |= {f"{start}_computed": self._computed(peer, tokens, start) for start in ("engine", "outside")}
         if outside:
-            served = median(s.outside for s in self.all if (s.peer, s.tokens) == (peer, tokens) and s.outside)
+            wanted = (peer, tokens, "outside")
+            served = median(s.outside for s in self.all if (s.peer, s.tokens, s.start) == wanted)
             load_s = median(outside) - median(own)
             rate = served * self.kv_bytes_per_token / load_s if load_s > 0 else None
             copy = self.copy_bytes_s.get(block)
@@ -100,6 +105,12 @@ class Samples:
         alone = self.ttft_s(ALONE.name, tokens, "cold", block)
         row["storing_s"] = median(cold) - median(alone) if alone and peer != ALONE.name else None
         return row
+
+    def _computed(self, peer: str, tokens: int, start: Start) -> int | None:
+        """Return the prompt tokens that no cache gave, the median of the rounds."""
+        wanted = (peer, tokens, start)
+        found = [s.computed for s in self.all if (s.peer, s.tokens, s.start) == wanted]
+        return round(median(found)) if found else None
 
 
 def against_native(samples: Samples) -> dict[int, Interval] | None:

@@ -11,11 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from .config import LessonSizes, RunConfig, StackConfig, cache_folder
 from .corpus import Document, fresh, full_text
+from .counters import CountersError
 from .model import Model
 from .peers import Peer, PeerSet
 from .predict import engine_reusable_tokens, lmcache_reusable_tokens
+from .process import ServerError
 from .samples import Sample, Start
 from .stack import Stack, launch, wait_ready
 
@@ -66,17 +70,36 @@ def seated(
         yield seats
 
 
-def measure(block: int, seats: Sequence[Seat], wanted: PeerSet, sizes: LessonSizes) -> Iterator[Sample]:
-    """Measure every length in rounds; within a round the peers take turns, and each round another begins."""
+def measure(
+    block: int,
+    seats: Sequence[Seat],
+    wanted: PeerSet,
+    sizes: LessonSizes,
+    give_up: Callable[[Peer, Exception], None],
+) -> Iterator[Sample]:
+    """Measure every length in rounds; within a round the peers take turns, and each round another begins.
+
+    ``give_up`` is told of a peer whose request failed. If it returns, the others go on without that peer.
+    """
     lengths = [sizes.tokens(size) for size in wanted.sizes]
     text = full_text(MANUAL, sizes.long * CHARACTERS_A_TOKEN)
+    left = list(seats)
+
+    def turn(seat: Seat, tokens: int, number: int) -> list[Sample]:
+        try:
+            return _round(seat, text, tokens, block, number)
+        except (httpx.HTTPError, CountersError, ServerError) as error:
+            give_up(seat[0], error)
+            left.remove(seat)
+            return []
+
     for seat in seats:
-        _round(seat, text, lengths[0], block, -1)  # not kept: an engine's first prompts set things up
+        turn(seat, lengths[0], -1)  # not kept: an engine's first prompts set things up
     for tokens in lengths:
         for number in range(wanted.rounds):
-            shift = number % len(seats)
-            for seat in [*seats[shift:], *seats[:shift]]:
-                yield from _round(seat, text, tokens, block, number)
+            shift = number % len(left)
+            for seat in [*left[shift:], *left[:shift]]:
+                yield from turn(seat, tokens, number)
 
 
 def _round(seat: Seat, text: str, tokens: int, block: int, number: int) -> list[Sample]:
@@ -116,6 +139,10 @@ def first_token_s(stack: Stack, path: str, body: Mapping[str, Any]) -> float:
 
     The clock starts when the finished bytes are sent and stops at the first event with a choice that is more
     than the role of a chat message. The rest of the answer is read before this returns.
+
+    Raises:
+        ServerError: the answer ended without a token.
+        httpx.HTTPError: there was no answer.
     """
     options = {"model": stack.model.name, "max_tokens": ANSWER_TOKENS, "temperature": 0, "stream": True}
     content = json.dumps({**options, **body}).encode()
@@ -130,7 +157,7 @@ def first_token_s(stack: Stack, path: str, body: Mapping[str, Any]) -> float:
             if first is None and '"choices":[{' in line and '"content":""' not in line:
                 first = time.perf_counter()
     if first is None:
-        raise RuntimeError(f"{stack.engine.url}{path} answered without a token")
+        raise ServerError(f"the engine ended its answer without a token; see {stack.engine.record.log}")
     return first - sent
 
 

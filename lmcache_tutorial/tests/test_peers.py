@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmcache_tutorial import side_by_side
 from lmcache_tutorial.config import PROFILES
 from lmcache_tutorial.peers import ALONE, COMES, NATIVE, PEERS, SETS, TUNED, blocks, settings_digest
 from lmcache_tutorial.peers_page import PeersRecord, findings, overhead_row, render_peers
+from lmcache_tutorial.process import ServerError
 from lmcache_tutorial.samples import Sample, Samples, against_native
-from lmcache_tutorial.side_by_side import save
+from lmcache_tutorial.side_by_side import measure, save
 
 KV = 131_072
 TTFT = {  # [s] of (peer, start) at 32,000 tokens, a load of 0.1 s beyond the engine's own hit
@@ -119,7 +121,10 @@ def test_an_unfinished_run_goes_on_where_it_ended(cpu_run, tmp_path):
     assert later.go_on_from(path)
     assert (later.next_block, len(later.samples)) == (1, 45)
     assert [p.name for p in blocks(peers, 3, later.measured)[0]] == [peers[n].name for n in (0, 3, 4)]
-    assert any("earlier run" in note for note in later.document()["left_out"])
+    notes = later.document()["notes"]
+    assert notes[0] == "a note"
+    assert "earlier run" in notes[1]
+    assert later.document()["unmeasured"][peers[3].name] == "the run ended before"
 
 
 @pytest.mark.parametrize("change", ["another machine", "other settings", "finished", "no file"])
@@ -133,6 +138,37 @@ def test_a_run_begins_anew_where_there_is_nothing_to_go_on_from(cpu_run, tmp_pat
     later = record(cpu_run, "peers", [])
     assert not later.go_on_from(path)
     assert later.samples == []
+
+
+def test_a_peer_that_fails_is_given_up_and_the_others_go_on(cpu_run, monkeypatch):
+    base, bad = SETS["tuning"].peers[:2]
+    good = SETS["tuning"].peers[2]
+    made = record(cpu_run, "tuning", [])
+
+    def turn(seat, text, tokens, block, number):
+        if seat[0] is bad and number == 1:
+            raise ServerError("it died")
+        starts = TTFT if number >= 0 else ()
+        return [Sample(seat[0].name, block, tokens, number, s, 1.0, 8, 0, 0, 0) for s in starts]
+
+    monkeypatch.setattr(side_by_side, "_round", turn)
+    seats = [(peer, None) for peer in (base, bad, good)]
+    for sample in measure(
+        0, seats, SETS["tuning"], PROFILES["cpu"].sizes, lambda peer, e: made.give_up(peer, f"{e}")
+    ):
+        made.samples.append(sample)
+    sizes, rounds = len(SETS["tuning"].sizes), SETS["tuning"].rounds
+    assert [s.peer for s in made.samples].count(good.name) == 3 * sizes * rounds
+    assert made.measured == {base.name, good.name}
+    assert made.document()["unmeasured"][bad.name] == "it died"
+    assert f"{bad.name} was not measured: it died." in render_peers(made.document())
+
+
+def test_what_a_cache_left_to_compute_is_told(cpu_run):
+    document = record(cpu_run, "peers", samples(ALONE, TUNED, NATIVE)).document()
+    rows = {row["peer"]: row for row in document["rows"]}
+    assert (rows[ALONE.name]["engine_computed"], rows[ALONE.name]["outside_computed"]) == (16, None)
+    assert "16 tokens left to compute beside 16" in next(findings(document))[2]
 
 
 def test_a_load_that_is_too_slow_is_a_finding_that_does_not_hold(cpu_run):

@@ -1,6 +1,7 @@
 """The plugin, in pytest runs of its own; their chapters need no stack."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -40,7 +41,7 @@ pytest_plugins = ["fixtures.report"]
 def suite(pytester, monkeypatch):
     """A suite of two chapters in a temporary folder; returns a function that adds claims to one of them."""
     monkeypatch.setenv("LMCACHE_TUTORIAL_CACHE", str(pytester.path / "cache"))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
     monkeypatch.delenv("CI", raising=False)
     pytester.makeini("[pytest]\n")
     pytester.makeconftest(CONFTEST)
