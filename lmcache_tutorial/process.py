@@ -191,7 +191,11 @@ Probe = Callable[[], bool]
 
 
 def wait_until_ready(
-    servers: Sequence[tuple[Server, Probe]], *, timeout_s: float, ready: Callable[[Server, float], None]
+    servers: Sequence[tuple[Server, Probe]],
+    *,
+    timeout_s: float,
+    ready: Callable[[Server, float], None],
+    since: float | None = None,
 ) -> None:
     """Wait until every probe holds; fail at once when any of the servers dies.
 
@@ -199,11 +203,12 @@ def wait_until_ready(
         servers: each with a probe that asks it; ``False`` means not yet.
         timeout_s: the limit for all of them together [s].
         ready: called once for each server that is ready, with the seconds it took.
+        since: when they were started, by ``time.monotonic`` [s]; now, unless given.
 
     Raises:
         ServerError: one died, or was not ready in time.
     """
-    begin = time.monotonic()
+    begin = time.monotonic() if since is None else since
     pending = list(servers)
     while pending:
         waited = time.monotonic() - begin

@@ -34,6 +34,8 @@ REQUEST_LIMIT_S = 120.0
 CHARACTERS_A_TOKEN = 8  # more than any tokenizer here makes of a token on average
 MANUAL = Document("peers", size="long", seed=10)
 Seat = tuple[Peer, Stack]
+GiveUp = Callable[[Peer, Exception], None]
+"""Told of a peer that failed. If it returns, the others go on without that peer."""
 
 
 def seat_config(plain: StackConfig, peer: Peer, model: Model, sizes: LessonSizes, seat: int) -> StackConfig:
@@ -50,12 +52,14 @@ def seat_config(plain: StackConfig, peer: Peer, model: Model, sizes: LessonSizes
 
 @contextmanager
 def seated(
-    run: RunConfig, model: Model, block: Sequence[Peer], progress: Callable[[str], None]
+    run: RunConfig, model: Model, block: Sequence[Peer], progress: Callable[[str], None], give_up: GiveUp
 ) -> Iterator[list[Seat]]:
     """Run the engines of one block side by side for the length of a ``with`` block.
 
+    ``give_up`` is told of a peer whose servers did not start; it has no seat then.
+
     Raises:
-        ServerError: one did not start; none is left running.
+        ServerError: a program could not be executed; none is left running.
     """
     seats: list[Seat] = []
     with ExitStack() as opened:  # closes every one, also where closing another fails
@@ -66,7 +70,13 @@ def seated(
             opened.callback(stack.close)
             seats.append((peer, stack))
         progress(f"peers: starting {' beside '.join(peer.name for peer in block)}")
-        wait_ready([stack for _, stack in seats])
+        started = time.monotonic()
+        for peer, stack in list(seats):
+            try:
+                wait_ready(stack, since=started)
+            except ServerError as error:
+                give_up(peer, error)
+                seats.remove((peer, stack))
         yield seats
 
 
@@ -75,11 +85,11 @@ def measure(
     seats: Sequence[Seat],
     wanted: PeerSet,
     sizes: LessonSizes,
-    give_up: Callable[[Peer, Exception], None],
+    give_up: GiveUp,
 ) -> Iterator[Sample]:
     """Measure every length in rounds; within a round the peers take turns, and each round another begins.
 
-    ``give_up`` is told of a peer whose request failed. If it returns, the others go on without that peer.
+    ``give_up`` is told of a peer whose request failed; it is asked nothing more.
     """
     lengths = [sizes.tokens(size) for size in wanted.sizes]
     text = full_text(MANUAL, sizes.long * CHARACTERS_A_TOKEN)
@@ -97,7 +107,7 @@ def measure(
         turn(seat, lengths[0], -1)  # not kept: an engine's first prompts set things up
     for tokens in lengths:
         for number in range(wanted.rounds):
-            shift = number % len(left)
+            shift = number % len(left) if left else 0
             for seat in [*left[shift:], *left[:shift]]:
                 yield from turn(seat, tokens, number)
 

@@ -116,7 +116,7 @@ def _start(run: RunConfig, model: Model, progress: Progress) -> Stack:
     stack = launch(run.stack, model, logs, progress)
     about = "about 35 s on 2 cores" if run.stack.profile == "cpu" else "up to 3 minutes the first time"
     progress(f"stack: starting LMCache and vLLM side by side ({about})")
-    wait_ready([stack])
+    wait_ready(stack)
     return stack
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Sequence
 from pathlib import Path
 
 from ..config import StackConfig
@@ -46,24 +45,27 @@ def launch(config: StackConfig, model: Model, logs: Path, progress: Progress) ->
     return stack
 
 
-def wait_ready(stacks: Sequence[Stack]) -> None:
-    """Wait until every server of every stack answers.
+def wait_ready(stack: Stack, since: float | None = None) -> None:
+    """Wait until every server of a stack answers.
+
+    Args:
+        stack: launched, alone or beside others.
+        since: when it was launched, by ``time.monotonic`` [s]; now, unless given.
 
     Raises:
-        ServerError: one died or was late; all of them are stopped then.
+        ServerError: one died or was late; both are stopped then.
     """
-    probes = [(stack.engine, stack.engine_answers) for stack in stacks]
-    probes += [(stack.lmcache, stack.lmcache_answers) for stack in stacks if stack.lmcache]
-    first = stacks[0]
+    probes = [(stack.engine, stack.engine_answers)]
+    probes += [(stack.lmcache, stack.lmcache_answers)] if stack.lmcache else []
     try:
         wait_until_ready(
             probes,
-            timeout_s=max(stack.config.ready_timeout_s for stack in stacks),
-            ready=lambda server, took: first.progress(
+            timeout_s=stack.config.ready_timeout_s,
+            ready=lambda server, took: stack.progress(
                 f"stack: {server.record.name} ready after {took:.0f} s"
             ),
+            since=since,
         )
     except BaseException:
-        for stack in stacks:
-            stack.close()
+        stack.close()
         raise

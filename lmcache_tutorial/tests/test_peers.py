@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from lmcache_tutorial.peers import ALONE, COMES, NATIVE, PEERS, SETS, TUNED, blo
 from lmcache_tutorial.peers_page import PeersRecord, findings, overhead_row, render_peers
 from lmcache_tutorial.process import ServerError
 from lmcache_tutorial.samples import Sample, Samples, against_native
-from lmcache_tutorial.side_by_side import measure, save
+from lmcache_tutorial.side_by_side import measure, save, seated
 
 KV = 131_072
 TTFT = {  # [s] of (peer, start) at 32,000 tokens, a load of 0.1 s beyond the engine's own hit
@@ -162,6 +163,31 @@ def test_a_peer_that_fails_is_given_up_and_the_others_go_on(cpu_run, monkeypatch
     assert made.measured == {base.name, good.name}
     assert made.document()["unmeasured"][bad.name] == "it died"
     assert f"{bad.name} was not measured: it died." in render_peers(made.document())
+
+
+def test_a_peer_that_does_not_start_has_no_seat_and_every_server_is_closed(cpu_run, monkeypatch):
+    class Launched:
+        closed = 0
+
+        def close(self):
+            Launched.closed += 1
+
+    base, bad, good = SETS["tuning"].peers[:3]
+    stacks = {peer.name: Launched() for peer in (base, bad, good)}
+    launched = iter(stacks.values())
+
+    def wait(stack, since):
+        if stack is stacks[bad.name]:
+            raise ServerError("it did not start")
+
+    monkeypatch.setattr(side_by_side, "launch", lambda *_: next(launched))
+    monkeypatch.setattr(side_by_side, "wait_ready", wait)
+    model, gone = SimpleNamespace(kv_bytes_per_token=lambda: KV), []
+    with seated(cpu_run, model, (base, bad, good), print, lambda peer, _: gone.append(peer)) as seats:
+        assert [peer for peer, _ in seats] == [base, good]
+        assert gone == [bad]
+    assert Launched.closed == 3
+    assert list(measure(0, [], SETS["tuning"], cpu_run.sizes, gone.append)) == []
 
 
 def test_what_a_cache_left_to_compute_is_told(cpu_run):
