@@ -49,11 +49,10 @@ class Samples:
 
     def ttft_s(self, peer: str, tokens: int, start: Start, block: int | None = None) -> list[float]:
         """Return the TTFT of each round [s]; empty where nothing was measured."""
-        return [
-            s.ttft_s
-            for s in self.all
-            if (s.peer, s.tokens, s.start) == (peer, tokens, start) and block in (None, s.block)
-        ]
+        return [s.ttft_s for s in self._asked(peer, tokens, start) if block in (None, s.block)]
+
+    def _asked(self, peer: str, tokens: int, start: Start) -> list[Sample]:
+        return [s for s in self.all if (s.peer, s.tokens, s.start) == (peer, tokens, start)]
 
     def block_of(self, peer: str) -> int:
         """Return the first block that a peer sat in."""
@@ -88,10 +87,14 @@ class Samples:
         row: dict[str, Any] = {"peer": peer, "block": block, "tokens": tokens}
         row |= {"cold": median_interval(cold), "engine": median_interval(own), "outside": None}
         row |= {"drop": None, "load_s": None, "load_bytes_s": None, "load_share": None}
-        row |= {f"{start}_computed": self._computed(peer, tokens, start) for start in ("engine", "outside")}
+        asked = {
+            "engine": self._asked(peer, tokens, "engine"),
+            "outside": self._asked(peer, tokens, "outside"),
+        }
+        for start, found in asked.items():  # prompt tokens that no cache gave
+            row[f"{start}_computed"] = round(median(s.computed for s in found)) if found else None
         if outside:
-            wanted = (peer, tokens, "outside")
-            served = median(s.outside for s in self.all if (s.peer, s.tokens, s.start) == wanted)
+            served = median(s.outside for s in asked["outside"])
             load_s = median(outside) - median(own)
             rate = served * self.kv_bytes_per_token / load_s if load_s > 0 else None
             copy = self.copy_bytes_s.get(block)
@@ -105,12 +108,6 @@ class Samples:
         alone = self.ttft_s(ALONE.name, tokens, "cold", block)
         row["storing_s"] = median(cold) - median(alone) if alone and peer != ALONE.name else None
         return row
-
-    def _computed(self, peer: str, tokens: int, start: Start) -> int | None:
-        """Return the prompt tokens that no cache gave, the median of the rounds."""
-        wanted = (peer, tokens, start)
-        found = [s.computed for s in self.all if (s.peer, s.tokens, s.start) == wanted]
-        return round(median(found)) if found else None
 
 
 def against_native(samples: Samples) -> dict[int, Interval] | None:

@@ -101,6 +101,7 @@ def measure(
         except (httpx.HTTPError, CountersError, ServerError) as error:
             give_up(seat[0], error)
             left.remove(seat)
+            seat[1].close()  # what is left of it must not take time from the others
             return []
 
     for seat in seats:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -153,7 +154,11 @@ def test_a_peer_that_fails_is_given_up_and_the_others_go_on(cpu_run, monkeypatch
         return [Sample(seat[0].name, block, tokens, number, s, 1.0, 8, 0, 0, 0) for s in starts]
 
     monkeypatch.setattr(side_by_side, "_round", turn)
-    seats = [(peer, None) for peer in (base, bad, good)]
+    closed = []
+    seats = [
+        (peer, SimpleNamespace(close=lambda name=peer.name: closed.append(name)))
+        for peer in (base, bad, good)
+    ]
     for sample in measure(
         0, seats, SETS["tuning"], PROFILES["cpu"].sizes, lambda peer, e: made.give_up(peer, f"{e}")
     ):
@@ -161,6 +166,7 @@ def test_a_peer_that_fails_is_given_up_and_the_others_go_on(cpu_run, monkeypatch
     sizes, rounds = len(SETS["tuning"].sizes), SETS["tuning"].rounds
     assert [s.peer for s in made.samples].count(good.name) == 3 * sizes * rounds
     assert made.measured == {base.name, good.name}
+    assert closed == [bad.name]
     assert made.document()["unmeasured"][bad.name] == "it died"
     assert f"{bad.name} was not measured: it died." in render_peers(made.document())
 
@@ -211,6 +217,15 @@ def test_the_digest_follows_every_setting_of_a_peer():
     plain = PROFILES["gpu"].stack
     digests = {settings_digest(PEERS, p) for p in (plain, replace(plain, chunk_tokens=512))}
     assert len(digests | {settings_digest(PEERS[:2], plain)}) == 3
+
+
+@pytest.mark.parametrize(("peer", "before"), [(TUNED, " warm"), (TUNED, " of LMCache"), (NATIVE, " against")])
+def test_what_the_readme_says_of_the_peers_stands_in_the_reference(peer, before):
+    root = Path(__file__).parents[2]
+    rows = json.loads((root / "reports/reference/h100-llama-3.1-8b-shape/peers.json").read_text())["rows"]
+    short, medium, long = (f"{1000 * r['outside']['value']:.0f}" for r in rows if r["peer"] == peer.name)
+    readme = " ".join((root / "README.md").read_text().split())
+    assert f"{short}, {medium} and {long} ms{before}" in readme
 
 
 @pytest.mark.parametrize("profile", PROFILES)
