@@ -38,13 +38,13 @@ def percent(fraction: float | None) -> str:
 def seconds(value: float | None) -> str:
     """Print a time.
 
-    >>> seconds(163.2), seconds(2.345), seconds(0.0123), seconds(None)
-    ('2 min 43 s', '2.35 s', '12 ms', '–')
+    >>> seconds(163.2), seconds(239.8), seconds(59.996), seconds(2.345), seconds(0.0123), seconds(None)
+    ('2 min 43 s', '4 min 0 s', '1 min 0 s', '2.35 s', '12 ms', '–')
     """
     if value is None:
         return "–"
-    if value >= 60:
-        return f"{value // 60:.0f} min {value % 60:.0f} s"
+    if round(value, 2) >= 60:
+        return "{} min {} s".format(*divmod(round(value), 60))
     return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.0f} ms"
 
 
