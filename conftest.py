@@ -9,6 +9,7 @@ pytest_plugins = [
     "fixtures.agents",
     "fixtures.pairs",
     "fixtures.report",
+    "fixtures.progress",
     "fixtures.benchmarks",
     "fixtures.peers",
 ]

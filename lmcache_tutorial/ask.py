@@ -10,7 +10,6 @@ from langchain_openai import ChatOpenAI
 from langsmith import tracing_context
 from pydantic import SecretStr
 
-from .corpus import Document, fresh, full_text
 from .counters import CountersError, token_sources
 from .meter import Meter
 from .records import Turn
@@ -19,7 +18,6 @@ from .tracing import Traces
 
 Start = Literal["cold", "engine", "lmcache", "as it is"]
 CALL_LIMIT_S = 300.0
-WARM_UP = Document("warm-up", size="short", seed=0)
 
 
 class CacheStateError(AssertionError):
@@ -34,7 +32,6 @@ class Asker:
         self.stack, self.traces = stack, traces
         self._meter = Meter(stack)
         self._client = httpx.Client(transport=self._meter, timeout=CALL_LIMIT_S)
-        self._warmed: int | None = None
 
     def chat_model(self, *, max_tokens: int, **options: Any) -> ChatOpenAI:
         """Build a greedy chat model on the stack's engine whose requests are measured.
@@ -64,7 +61,6 @@ class Asker:
             CacheStateError: the first call shows that the caches held something else.
             CountersError: the engine, ``usage``, LMCache and the trace disagree.
         """
-        self.warm_up()
         if start == "lmcache":
             self.stack.empty_engine_cache()
         before = self._meter.begin()
@@ -88,24 +84,6 @@ class Asker:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
-
-    def warm_up(self) -> None:
-        """Make one call that is not measured, once an engine: its first prefill pays for its set-up.
-
-        Four characters are about a token, so the prompt takes an eighth of the context.
-        """
-        if self._warmed == self.stack.engine.record.supervisor:
-            return
-        body = {
-            "model": self.stack.model.name, "max_tokens": 2, "logprobs": 1,
-            "prompt": fresh(full_text(WARM_UP, self.stack.config.context_tokens // 2)),
-        }  # fmt: skip
-        before = self.stack.snapshot()
-        self.stack.client.post(
-            f"{self.stack.engine.url}/v1/completions", json=body, timeout=CALL_LIMIT_S
-        ).raise_for_status()
-        self.stack.wait_stored(before)
-        self._warmed = self.stack.engine.record.supervisor
 
     def _check_trace(self, turn: Turn) -> None:
         spans = [span for span in self.traces.of(turn) if span.kind == "generation"]

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from .config import DEFAULT_MODEL, GPU_MODEL, ConfigError, percent, run_config
+from .config import DEFAULT_MODEL, DTYPES, GPU_MODEL, ConfigError, percent, run_config
 from .diagnose import REMEMBERED_BLOCKS, diagnose
 from .diagnosis import diagnosis_page, diagnosis_text
 from .doctor import examine
@@ -28,6 +28,7 @@ StackOption = Annotated[str, typer.Option(help="auto (a GPU if CUDA works, else 
 ModelOption = Annotated[
     str | None, typer.Option(help=f"a model folder, a hub name, {DEFAULT_MODEL} or {GPU_MODEL}")
 ]
+DtypeOption = Annotated[str, typer.Option(help=f"number format: {', '.join(DTYPES)}")]
 ChunkOption = Annotated[
     int | None, typer.Option(help="LMCache's chunk, a multiple of the engine's block [tokens]")
 ]
@@ -51,6 +52,7 @@ def _clear_errors() -> Iterator[None]:
 def up(
     stack: StackOption = "auto",
     model: ModelOption = None,
+    dtype: DtypeOption = "auto",
     chunk_tokens: ChunkOption = None,
     engine_memory_gib: MemoryOption = None,
     lmcache_memory_gib: LMCacheMemoryOption = None,
@@ -59,9 +61,15 @@ def up(
     """Start the servers and keep them running, so that the next pytest starts in seconds."""
     with _clear_errors():
         run = run_config(
-            stack=stack, model=model, chunk_tokens=chunk_tokens, engine_memory_gib=engine_memory_gib,
-            lmcache_memory_gib=lmcache_memory_gib, gpu_memory_share=gpu_memory_share, keep_stack=True,
-        )  # fmt: skip
+            stack=stack,
+            model=model,
+            dtype=dtype,
+            chunk_tokens=chunk_tokens,
+            engine_memory_gib=engine_memory_gib,
+            lmcache_memory_gib=lmcache_memory_gib,
+            gpu_memory_share=gpu_memory_share,
+            keep_stack=True,
+        )
         opened = open_stack(run, lambda line: console.print(line, markup=False))
         console.print(f"stack: up at {opened.engine.url}; stop it with: lmcache-tutorial down", markup=False)
         opened.close()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,25 @@ GIB = 2**30
 PROCESSES_GIB = 3.0  # weights, torch and two Python servers; 2.6 GiB seen on the CPU profile
 ENGINE_SHM_GIB = 0.5  # vLLM's own message queues
 SETUP_DISK_GIB = 6.0  # a virtual environment of 4.5 GB and the model
+INSTRUCTION_SETS: Mapping[str, tuple[str, ...]] = {  # the best first; the kernel's flags that it takes
+    "AMX": ("amx_bf16", "amx_tile"),
+    "AVX512_BF16": ("avx512_bf16",),
+    "AVX-512": ("avx512f", "avx512bw", "avx512vl"),
+}
+LEAST_INSTRUCTION_SET = "AVX2"  # without it the engine does not start
+# What `ONEDNN_MAX_CPU_ISA` may say, and the best set that oneDNN uses then; any other word is no limit.
+ONEDNN_LIMITS: Mapping[str, str] = {
+    "SSE41": "AVX2",
+    "AVX": "AVX2",
+    "AVX2": "AVX2",
+    "AVX2_VNNI": "AVX2",
+    "AVX2_VNNI_2": "AVX2",
+    "AVX512_CORE": "AVX-512",
+    "AVX512_CORE_VNNI": "AVX-512",
+    "AVX512_CORE_BF16": "AVX512_BF16",
+    "AVX512_CORE_FP16": "AVX512_BF16",
+    "AVX10_1_512": "AVX512_BF16",
+}
 
 
 @dataclass(frozen=True)
@@ -90,6 +110,49 @@ def processor() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
+
+
+def processor_flags() -> frozenset[str]:
+    """Read what the kernel says that this processor can do."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("flags"):
+            return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def best_instruction_set(flags: frozenset[str]) -> str:
+    """Name the best instruction set for matrix work among a processor's flags.
+
+    >>> best_instruction_set(frozenset({"avx2", "avx512f", "avx512bw", "avx512vl"}))
+    'AVX-512'
+    """
+    return next(
+        (name for name, needed in INSTRUCTION_SETS.items() if flags.issuperset(needed)), LEAST_INSTRUCTION_SET
+    )
+
+
+def instruction_set(flags: frozenset[str], onednn_limit: str = "") -> str:
+    """Name the best instruction set that the engine's matrix library uses here.
+
+    Args:
+        flags: the processor's, see :func:`processor_flags`.
+        onednn_limit: the value of ``ONEDNN_MAX_CPU_ISA``; empty without one.
+
+    Returns:
+        ``AMX``, ``AVX512_BF16``, ``AVX-512`` or ``AVX2``.
+
+    >>> flags = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512_bf16", "amx_bf16", "amx_tile"})
+    >>> instruction_set(flags), instruction_set(flags, "AVX512_CORE")
+    ('AMX', 'AVX-512')
+    """
+    order = [*INSTRUCTION_SETS, LEAST_INSTRUCTION_SET]
+    limit = ONEDNN_LIMITS.get(onednn_limit.upper(), order[0])
+    return max(best_instruction_set(flags), limit, key=order.index)
+
+
+def instruction_set_here() -> str:
+    """Name the instruction set of this machine and this environment."""
+    return instruction_set(processor_flags(), os.environ.get("ONEDNN_MAX_CPU_ISA", ""))
 
 
 def available_memory_gib() -> float:

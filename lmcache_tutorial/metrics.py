@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import comb
 from statistics import median
 
 import numpy as np
@@ -14,6 +15,8 @@ from .records import Interval, TokenSources
 Array = npt.NDArray[np.float64]
 RESAMPLES = 10_000
 SEED = 20_260_101
+LOOKS = (8, 12, 16, 24, 32, 40)  # the rounds after which a sequential test may answer
+ERROR_RATE = 0.025  # of either answer, over all looks together
 
 
 def total(windows: Iterable[TokenSources]) -> TokenSources:
@@ -122,15 +125,55 @@ def ttft_drop(cold_s: Sequence[float], warm_s: Sequence[float]) -> Interval:
     return Interval(1 - ratio.value, 1 - ratio.high, 1 - ratio.low)
 
 
-def clocks_differ_by(client_s: Sequence[float], engine_s: Sequence[float]) -> float:
-    """Compute the median of client TTFT minus the engine's own, over the same calls [s].
+def stays_above(values: Sequence[float], bar: float) -> bool | None:
+    """Test sequentially whether the median of a quantity lies above a bar: an exact sign test at set looks.
 
-    >>> clocks_differ_by([1.01, 1.02, 1.03], [1.0, 1.0, 1.0])
+    To show that nothing changes takes more rounds the noisier a machine is. Looking after every round, and
+    stopping when the answer pleases, would be wrong more often than is said; so the looks are fixed
+    beforehand, and each spends an equal part of the error rate (Bonferroni). Only the signs count, so no
+    outlier and no shape of the distribution matters.
+
+    Args:
+        values: one a round, in order, for example the ratio of two times.
+        bar: what the median is compared with.
+
+    Returns:
+        ``True`` or ``False`` once a look decided, each wrong in at most 2.5 % of all tests; ``None`` while
+        none has, or when the last look (after 40 rounds) could not.
+
+    >>> stays_above([0.98, 1.01, 1.02, 0.97, 1.0, 0.99, 1.03], bar=0.8) is None
+    True
+    >>> stays_above([0.98, 1.01, 1.02, 0.97, 1.0, 0.99, 1.03, 1.0], bar=0.8)
+    True
+    """
+    for look in LOOKS:
+        if look > len(values):
+            break
+        above = sum(value > bar for value in values[:look])
+        below = sum(value < bar for value in values[:look])
+        if _chance_of_as_many(above, look) <= ERROR_RATE / len(LOOKS):
+            return True
+        if _chance_of_as_many(below, look) <= ERROR_RATE / len(LOOKS):
+            return False
+    return None
+
+
+def _chance_of_as_many(heads: int, tosses: int) -> float:
+    return sum(comb(tosses, count) for count in range(heads, tosses + 1)) / (1 << tosses)
+
+
+def clocks_differ_by(client_s: Sequence[float], engine_s: Sequence[float]) -> Interval:
+    """Compute the median of client TTFT minus the engine's own, over the same calls, with its interval [s].
+
+    Raises:
+        ValueError: the clocks did not time the same calls, or fewer than three.
+
+    >>> round(clocks_differ_by([1.01, 1.02, 1.03], [1.0, 1.0, 1.0]).value, 9)
     0.02
     """
-    if len(client_s) != len(engine_s) or not client_s:
-        raise ValueError("both clocks must have timed the same calls, at least one")
-    return round(median(c - e for c, e in zip(client_s, engine_s, strict=True)), 9)
+    if len(client_s) != len(engine_s):
+        raise ValueError("both clocks must have timed the same calls")
+    return median_interval([c - e for c, e in zip(client_s, engine_s, strict=True)])
 
 
 def clock_tolerance_s(engine_s: Sequence[float]) -> float:

@@ -29,6 +29,7 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 CHAT_TEMPLATE = Path(__file__).with_name("templates") / "chat_with_tools.jinja"
 MANIFEST = "SHA256SUMS.json"
 CONVERSION_LIMIT_S = 600
+VALUE_BYTES = {"bfloat16": 2, "float32": 4}
 MODEL_DISK_BYTES = 600 * 2**20
 
 Progress = Callable[[str], None]
@@ -52,8 +53,11 @@ class Model:
     chat_template: Path | None = None
     random_weights: bool = False
 
-    def kv_bytes_per_token(self) -> int:
-        """Compute the bytes of keys and values of one token in 16 bit, from ``config.json``.
+    def kv_bytes_per_token(self, dtype: str = "bfloat16") -> int:
+        """Compute the bytes of keys and values of one token, from ``config.json``.
+
+        Args:
+            dtype: the number format that the engine keeps them in, ``bfloat16`` or ``float32``.
 
         Raises:
             ModelError: it does not name layers and heads.
@@ -63,7 +67,9 @@ class Model:
         try:
             heads = config.get("num_key_value_heads") or config["num_attention_heads"]
             size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-            return kv_bytes_per_token(config["num_hidden_layers"], heads, size)
+            return kv_bytes_per_token(
+                config["num_hidden_layers"], heads, size, value_bytes=VALUE_BYTES[dtype]
+            )
         except KeyError as error:
             raise ModelError(
                 f"{self.folder / 'config.json'} has no {error}: its KV size is unknown."

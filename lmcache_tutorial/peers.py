@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
-from .config import GPU_ENVIRONMENT, StackConfig
+from .config import GPU_ENVIRONMENT, LessonSizes, StackConfig
 
 
 @dataclass(frozen=True)
@@ -139,9 +139,13 @@ SETS: Mapping[str, PeerSet] = {
 }
 
 
-def settings_digest(peers: Sequence[Peer], plain: StackConfig) -> str:
-    """Digest what the peers' servers start with: samples of other settings must not be mixed with theirs."""
-    return sha256(repr([(peer.name, peer.config(plain)) for peer in peers]).encode()).hexdigest()[:16]
+def settings_digest(peers: Sequence[Peer], plain: StackConfig, sizes: LessonSizes) -> str:
+    """Digest what the peers' servers start with, and the lengths that they are asked for.
+
+    Samples of other settings or lengths must not be mixed with theirs.
+    """
+    asked = (sizes, [(peer.name, peer.config(plain)) for peer in peers])
+    return sha256(repr(asked).encode()).hexdigest()[:16]
 
 
 def blocks(peers: Sequence[Peer], seats: int, measured: Container[str] = ()) -> list[list[Peer]]:

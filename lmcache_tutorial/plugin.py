@@ -12,6 +12,7 @@ import pytest
 
 from .config import (
     DEFAULT_MODEL,
+    DTYPES,
     GPU_MODEL,
     MIN_HIT_RATE,
     MIN_TTFT_DROP,
@@ -20,13 +21,16 @@ from .config import (
     run_config,
     writable_folder,
 )
+from .gate import UndecidedError
 from .lessons import HeaderError, lesson_id, parse_header
+from .progress import Progress, on_terminal
 
 if TYPE_CHECKING:  # the session loads matplotlib and pandas: only where a lesson is selected
     from .session import Session
 
 CONFIG = pytest.StashKey[RunConfig]()
 SESSION: pytest.StashKey[Session] = pytest.StashKey()
+UNDECIDED = "undecided"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,6 +41,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--model",
         help=f"model folder, hub name, {DEFAULT_MODEL} (a small real model) or {GPU_MODEL} (random weights)",
+    )
+    group.addoption(
+        "--dtype",
+        default="auto",
+        help=f"number format: {', '.join(DTYPES)} (auto: float32 where a processor has no bf16 instructions)",
     )
     group.addoption(
         "--chunk-tokens", type=int, help="LMCache's chunk, a multiple of the engine's block [tokens]"
@@ -89,6 +98,7 @@ def _run_config(config: pytest.Config) -> RunConfig:
     return run_config(
         stack=config.getoption("--stack"),
         model=config.getoption("--model"),
+        dtype=config.getoption("--dtype"),
         chunk_tokens=config.getoption("--chunk-tokens"),
         engine_memory_gib=config.getoption("--engine-memory-gib"),
         lmcache_memory_gib=config.getoption("--lmcache-memory-gib"),
@@ -114,6 +124,15 @@ def progress_line(config: pytest.Config) -> Callable[[str], None]:
                 reporter.write_line(line)
 
     return progress
+
+
+def round_progress(config: pytest.Config) -> Progress:
+    """Return what shows, on a terminal only, how far a lesson's rounds are."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    if not (reporter and capture and reporter.isatty()):
+        return Progress(None)
+    return Progress(on_terminal(reporter.ensure_newline, capture.global_and_fixture_disabled))
 
 
 class LessonModule(pytest.Module):
@@ -217,12 +236,26 @@ def _names_lessons(config: pytest.Config) -> bool:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Leave the test's own report alone; here only so that a lesson's claim gets its outcome."""
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Tell an undecided claim from a failed one, and note each claim's outcome."""
     report = yield
+    if call.excinfo and isinstance(call.excinfo.value, UndecidedError):
+        path, line, _ = item.location
+        report.outcome = "skipped"  # neither passed nor failed; the run's exit code tells it from a skip
+        report.longrepr = (path, line or 0, str(call.excinfo.value))
+        report.user_properties.append((UNDECIDED, True))
     if session := item.config.stash.get(SESSION, None):
         session.saw(report)
     return report
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """Show an undecided claim as one."""
+    if (UNDECIDED, True) in getattr(report, "user_properties", ()):
+        return UNDECIDED, "?", UNDECIDED.upper()
+    return None
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,15 @@ import pytest
 
 from .config import RunConfig, langfuse_variables_set, machine_memory_gib, redact
 from .doctor import COMPILED, ENGINES, compiled_operations
+from .gate import INCOMPLETE_EXIT_CODE
 from .lessons import lesson_id, parse_header, sentence
-from .machine import gpu, processor
+from .machine import gpu, instruction_set_here, processor
 from .pages import RANDOM_WEIGHTS, percent
 from .report import write_report
 from .results import RunRecord, write_results
 from .shapes import SHAPES
 from .stack import Stack, kept_servers
+from .workload import Workload
 
 PACKAGES = (
     "lmcache",
@@ -54,6 +56,11 @@ class Session:
     def describe_stack(self, stack: Stack) -> None:
         """Take the servers and the model into the report's environment."""
         self.record.environment |= {"stack": stack.describe(), "model": stack.model.name}
+        if stack.workload:
+            self.record.environment |= {
+                "prefill_tokens_s": round(stack.workload.prefill_tokens_s, 1),
+                "workload": workload_document(stack.workload, self._run.dtype_reason, stack.config.dtype),
+            }
 
     def saw(self, report: pytest.TestReport) -> None:
         """Take in a test's report: the worst of set-up, call and teardown counts."""
@@ -65,7 +72,8 @@ class Session:
             claim.outcome = "failed" if report.when == "call" else "error"
             claim.message = _message(report)
         elif report.skipped:
-            claim.outcome, claim.message = "skipped", _message(report)
+            undecided = ("undecided", True) in report.user_properties
+            claim.outcome, claim.message = "undecided" if undecided else "skipped", _message(report)
         elif report.when == "call":
             claim.outcome = "passed"
 
@@ -74,8 +82,11 @@ class Session:
         self.record.interrupted = True
 
     @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_sessionfinish(self) -> Iterator[None]:
-        """Hand the headlines to JUnit before it writes its file; when all is torn down, write the report."""
+    def pytest_sessionfinish(self, session: pytest.Session) -> Iterator[None]:
+        """Hand the headlines to JUnit before it writes its file; when all is torn down, write the report.
+
+        A run in which nothing failed, but some claim has no answer, does not end with exit code 0.
+        """
         for lesson in self.record.results()["lessons"] if self._junit else []:
             for name, value in lesson["headline"].items():
                 if not isinstance(value, dict):
@@ -87,11 +98,14 @@ class Session:
         self._results = self.record.results()
         write_results(self._results, self._run.report_dir / "results.json")
         write_report(self._results, self._run.report_dir / "index.html")
+        if session.exitstatus == pytest.ExitCode.OK and self._results["verdict"] == "incomplete":
+            session.exitstatus = INCOMPLETE_EXIT_CODE
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the summary; it ends with the report's path."""
         terminalreporter.section("LMCache tutorial")
+        terminalreporter.write_line(f"machine: {machine_line(self._results['environment'])}")
         for line in summary_lines(self._results):
             terminalreporter.write_line(line)
         terminalreporter.write_line(f"report: {self._run.report_dir / 'index.html'}")
@@ -132,8 +146,36 @@ def environment(run: RunConfig) -> dict[str, Any]:
         "model": Path(run.stack.model).name if Path(run.stack.model).is_dir() else run.stack.model,
         "weights": "random" if run.stack.model in SHAPES else "real",
         "profile": run.stack.profile,
+        "instruction_set": instruction_set_here(),
+        "cores": psutil.cpu_count(),
+        "dtype": run.stack.dtype,
+        "prefill_tokens_s": None,
         "stack": {},
     }
+
+
+def workload_document(workload: Workload, dtype_reason: str, dtype: str) -> dict[str, Any]:
+    """Tell the sizes of a stack's documents, and why they and the number format were chosen."""
+    sizes = workload.sizes
+    return {
+        "class": f"{sizes.long:,} tokens",
+        "short": sizes.short,
+        "medium": sizes.medium,
+        "long": sizes.long,
+        "reason": f"{workload.reason}; {dtype}, since {dtype_reason}",
+    }
+
+
+def machine_line(environment: Mapping[str, Any]) -> str:
+    """Name what decides the speed: instruction set, cores, number format, measured prefill rate."""
+    rate = environment.get("prefill_tokens_s")
+    parts = [
+        environment["instruction_set"],
+        f"{environment['cores']} cores",
+        environment["dtype"],
+        *([f"prefill {rate:,.0f} tokens/s"] if rate else []),
+    ]
+    return ", ".join(parts)
 
 
 def header(run: RunConfig) -> list[str]:
@@ -150,6 +192,7 @@ def header(run: RunConfig) -> list[str]:
         notes.append(f"{COMPILED}: {compiled_operations().seen}")
     return [
         f"lmcache-tutorial: profile {run.stack.profile}, model {run.stack.model}, stack {where}",
+        f"machine: {machine_line(environment(run))}, since {run.dtype_reason}",
         f"traces: written to {run.report_dir / 'traces'}, sent nowhere{ignored}",
         *notes,
     ]

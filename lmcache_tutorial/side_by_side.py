@@ -40,7 +40,7 @@ GiveUp = Callable[[Peer, Exception], None]
 
 def seat_config(plain: StackConfig, peer: Peer, model: Model, sizes: LessonSizes, seat: int) -> StackConfig:
     """Fit a peer's stack into a seat: memory for the longest prompt, and outside for two of them."""
-    kv, context = model.kv_bytes_per_token(), sizes.long + max(512, sizes.long // 40)
+    kv, context = model.kv_bytes_per_token(plain.dtype), sizes.long + max(512, sizes.long // 40)
     config = peer.config(plain)
     engine = max(0.25, math.ceil(10 * 1.03 * context * kv / GIB) / 10)
     kept = max(2, math.ceil(2.5 * sizes.long * kv / GIB))
@@ -52,7 +52,12 @@ def seat_config(plain: StackConfig, peer: Peer, model: Model, sizes: LessonSizes
 
 @contextmanager
 def seated(
-    run: RunConfig, model: Model, block: Sequence[Peer], progress: Callable[[str], None], give_up: GiveUp
+    run: RunConfig,
+    sizes: LessonSizes,
+    model: Model,
+    block: Sequence[Peer],
+    progress: Callable[[str], None],
+    give_up: GiveUp,
 ) -> Iterator[list[Seat]]:
     """Run the engines of one block side by side for the length of a ``with`` block.
 
@@ -64,7 +69,7 @@ def seated(
     seats: list[Seat] = []
     with ExitStack() as opened:  # closes every one, also where closing another fails
         for number, peer in enumerate(block):
-            config = seat_config(run.stack, peer, model, run.sizes, number)
+            config = seat_config(run.stack, peer, model, sizes, number)
             logs = run.report_dir / "logs" / peer.name.replace(" ", "-").replace(",", "")
             stack = launch(config, model, logs, progress)
             opened.callback(stack.close)

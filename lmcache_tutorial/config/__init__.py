@@ -10,6 +10,7 @@ from .environment import (
     without_tracing_variables,
 )
 from .options import (
+    DTYPES,
     MIN_HIT_RATE,
     MIN_TTFT_DROP,
     ConfigError,
@@ -27,11 +28,13 @@ from .profiles import (
     LessonSizes,
     Offload,
     Profile,
+    SizeClass,
     StackConfig,
 )
 
 __all__ = [
     "DEFAULT_MODEL",
+    "DTYPES",
     "GPU_ENVIRONMENT",
     "GPU_MODEL",
     "MIN_HIT_RATE",
@@ -42,6 +45,7 @@ __all__ = [
     "Offload",
     "Profile",
     "RunConfig",
+    "SizeClass",
     "StackConfig",
     "Thresholds",
     "cache_folder",

@@ -8,9 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..machine import LEAST_INSTRUCTION_SET, best_instruction_set, instruction_set_here, processor_flags
 from .environment import cuda_works, machine_memory_gib
-from .profiles import DEFAULT_MODEL, GPU_MODEL, PROFILES, LessonSizes, StackConfig
+from .profiles import DEFAULT_MODEL, GPU_MODEL, PROFILES, SizeClass, StackConfig
 
+DTYPES = ("auto", "bfloat16", "float32")
+FEWEST_CHUNKS = 16  # of a long document: with fewer, rounding alone could take a hit rate below the bar
+SMALL_CHUNK_TOKENS = 32  # one block, for the smallest documents
 MIN_HIT_RATE, MIN_TTFT_DROP = 90.0, 70.0
 LMCACHE_SHARE = 0.6  # of a GPU machine's memory: lesson 3 keeps seven prompts of 60,000 tokens, 51 GiB
 
@@ -29,10 +33,14 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run of the suite: its stack, its bars and where its report goes."""
+    """One run of the suite: its stack, the sizes that its lessons may have, its bars, its report's folder.
+
+    ``dtype_reason`` says why the engine computes in this number format.
+    """
 
     stack: StackConfig
-    sizes: LessonSizes
+    classes: tuple[SizeClass, ...]
+    dtype_reason: str = ""
     thresholds: Thresholds = field(default_factory=Thresholds)
     report_dir: Path = Path("reports")
     keep_stack: bool = False
@@ -44,6 +52,7 @@ def run_config(
     *,
     stack: str = "auto",
     model: str | None = None,
+    dtype: str = "auto",
     chunk_tokens: int | None = None,
     engine_memory_gib: float | None = None,
     lmcache_memory_gib: float | None = None,
@@ -60,7 +69,8 @@ def run_config(
     Args:
         stack: ``auto``, ``cpu`` or ``gpu``.
         model: ``smollm2``, ``shape:llama-3.1-8b``, a model folder or a hub name; ``None`` is the profile's.
-        chunk_tokens: LMCache's chunk; ``None`` is the profile's.
+        dtype: ``auto``, ``bfloat16`` or ``float32``, see :func:`number_format`.
+        chunk_tokens: LMCache's chunk; ``None`` is the profile's, on a processor with AVX2 alone one block.
         engine_memory_gib: memory of the engine's KV cache [GiB]; ``None`` is the profile's.
         lmcache_memory_gib: LMCache's memory [GiB]; ``None`` is the profile's, on a GPU machine a share of
             the machine's memory.
@@ -83,6 +93,10 @@ def run_config(
     settings = replace(profile.stack, model=checked_model(model or profile.stack.model))
     if settings.profile == "gpu":
         settings = replace(settings, lmcache_memory_gib=round(LMCACHE_SHARE * machine_memory_gib()))
+    chosen, reason = number_format(dtype, profile.stack.profile)
+    settings = replace(settings, dtype=chosen)
+    if settings.profile == "cpu" and instruction_set_here() == LEAST_INSTRUCTION_SET:
+        settings = replace(settings, chunk_tokens=SMALL_CHUNK_TOKENS)
     given: dict[str, Any] = {
         "chunk_tokens": chunk_tokens,
         "engine_memory_gib": engine_memory_gib,
@@ -95,7 +109,65 @@ def run_config(
         percent("--min-hit-rate", min_hit_rate) / 100, percent("--min-ttft-drop", min_ttft_drop) / 100
     )
     report_dir = report_dir.expanduser().absolute()
-    return RunConfig(settings, profile.sizes, thresholds, report_dir, keep_stack, allow_slow_lmcache, peers)
+    return RunConfig(
+        settings,
+        classes_for(profile.classes, settings.chunk_tokens),
+        reason,
+        thresholds,
+        report_dir,
+        keep_stack,
+        allow_slow_lmcache,
+        peers,
+    )
+
+
+def number_format(wanted: str, profile: str) -> tuple[str, str]:
+    """Choose the format in which the engine computes and keeps KV.
+
+    A processor without bf16 instructions emulates them: it prefills at less than half the rate of float32.
+
+    Args:
+        wanted: ``auto``, ``bfloat16`` or ``float32``.
+        profile: ``cpu`` or ``gpu``.
+
+    Returns:
+        The format and, in words that may follow "since", the reason.
+
+    Raises:
+        ConfigError: no such format, or the engine would die in it here.
+    """
+    if wanted not in DTYPES:
+        raise ConfigError(f"--dtype is {wanted!r}, but must be one of {', '.join(DTYPES)}.")
+    if profile == "gpu":
+        chosen = "bfloat16" if wanted == "auto" else wanted
+        return chosen, "a GPU computes in it" if wanted == "auto" else "it was asked for"
+    best, used = best_instruction_set(processor_flags()), instruction_set_here()
+    # vLLM's bf16 attention takes AMX wherever the processor has it. oneDNN, told to use less, does not ask
+    # the kernel for AMX's registers, and the engine dies of the first such instruction.
+    dies = best == "AMX" and used != "AMX"
+    if wanted == "bfloat16" and dies:
+        raise ConfigError(
+            "--dtype=bfloat16 and ONEDNN_MAX_CPU_ISA exclude each other on a processor with AMX: vLLM would "
+            "use AMX all the same, and its engine would die.\n"
+            "To fix: unset ONEDNN_MAX_CPU_ISA, or --dtype=float32"
+        )
+    if wanted != "auto":
+        return wanted, "it was asked for"
+    if used in ("AMX", "AVX512_BF16") and not dies:
+        return "bfloat16", f"the processor computes in it ({used})"
+    limited = ", as ONEDNN_MAX_CPU_ISA limits it," if used != best else ""
+    return "float32", f"the processor{limited} has no bf16 instructions ({used})"
+
+
+def classes_for(classes: tuple[SizeClass, ...], chunk_tokens: int) -> tuple[SizeClass, ...]:
+    """Leave out the sizes whose long document has fewer than 16 chunks; the largest always stays.
+
+    Args:
+        classes: from the slowest to the fastest machines.
+        chunk_tokens: LMCache's chunk [tokens].
+    """
+    fitting = [one for one in classes if one.sizes.long >= FEWEST_CHUNKS * chunk_tokens]
+    return tuple(fitting or classes[-1:])
 
 
 def percent(option: str, value: float) -> float:

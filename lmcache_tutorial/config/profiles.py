@@ -20,17 +20,12 @@ Transfer = Literal["auto", "lmcache_driven", "engine_driven"]
 
 @dataclass(frozen=True)
 class LessonSizes:
-    """How much work a lesson asks of this machine: documents in tokens, timed rounds, answer tokens.
-
-    ``rounds_without_effect`` are those of a claim that a time does *not* change: two shared cores scatter so
-    much that it takes many (by resampling measured rounds, 21 would fail one run in six, 63 none of 300).
-    """
+    """How much work a lesson asks of this machine: documents in tokens, timed rounds, answer tokens."""
 
     short: int
     medium: int
     long: int
     rounds: int = 7
-    rounds_without_effect: int = 63
     answer_tokens: int = 8
 
     def tokens(self, size: str) -> int:
@@ -72,12 +67,29 @@ class StackConfig:
 
 
 @dataclass(frozen=True)
+class SizeClass:
+    """Lesson sizes for machines that prefill at a rate of ``from_tokens_s`` or more [tokens/s]."""
+
+    from_tokens_s: float
+    sizes: LessonSizes
+
+
+@dataclass(frozen=True)
 class Profile:
-    """A kind of machine: its stack, the size of its lessons, and how many engines fit side by side."""
+    """A kind of machine: its stack, its lessons' sizes, and how many engines fit side by side.
+
+    ``classes`` go from the slowest to the fastest machines. ``warm_up_tokens`` is the length of the call
+    that an engine's start is followed by, and whose time decides which class this machine is in.
+    """
 
     stack: StackConfig
-    sizes: LessonSizes
+    classes: tuple[SizeClass, ...]
+    warm_up_tokens: int
     side_by_side: int
+
+
+def _size_class(from_tokens_s: float, long: int) -> SizeClass:
+    return SizeClass(from_tokens_s, LessonSizes(short=long // 4, medium=long // 2, long=long))
 
 
 PROFILES: Mapping[str, Profile] = {
@@ -95,7 +107,15 @@ PROFILES: Mapping[str, Profile] = {
             ),
             engine_arguments=("--enforce-eager",),
         ),
-        LessonSizes(short=500, medium=1500, long=4000),
+        # A cold long prompt takes two to four seconds. Rates are those of a prompt of 512 tokens; a long
+        # one is prefilled up to a quarter slower, since attention grows with it.
+        classes=(
+            _size_class(0, long=600),
+            _size_class(300, long=1200),
+            _size_class(700, long=2400),
+            _size_class(1400, long=4800),
+        ),
+        warm_up_tokens=512,
         side_by_side=1,  # an idle engine's worker spins for seconds after a request: it would take a core
     ),
     "gpu": Profile(
@@ -124,8 +144,8 @@ PROFILES: Mapping[str, Profile] = {
             ),
             lmcache_arguments=("--periodic-notifier-interval-ms", "1"),
         ),
-        # A GPU of one's own hardly scatters: nine rounds show that nothing changes.
-        LessonSizes(short=8_000, medium=32_000, long=60_000, rounds_without_effect=9),
+        classes=(SizeClass(0, LessonSizes(short=8_000, medium=32_000, long=60_000)),),
+        warm_up_tokens=8_000,
         side_by_side=3,
     ),
 }

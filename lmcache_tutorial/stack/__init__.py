@@ -1,7 +1,7 @@
 """Engines and LMCache: open, keep, reuse, restart, close."""
 
 from . import kept
-from .kept import StackError, kept_servers, open_stack, state_file, take_down
+from .kept import StackError, class_memory, kept_servers, open_stack, state_file, take_down
 from .running import Messages, Stack
 from .starting import launch, wait_ready
 
@@ -9,6 +9,7 @@ __all__ = [
     "Messages",
     "Stack",
     "StackError",
+    "class_memory",
     "kept",
     "kept_servers",
     "launch",

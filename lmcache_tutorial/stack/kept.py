@@ -15,10 +15,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-from ..config import RunConfig, StackConfig, cache_folder
+from ..config import LessonSizes, RunConfig, StackConfig, cache_folder
 from ..doctor import ENGINES, resources
+from ..machine import instruction_set_here, processor
 from ..model import Model, ModelError, prepare
 from ..process import Server, ServerRecord
+from ..workload import Memory, Workload, fit
 from .running import Progress, Stack
 from .starting import launch, wait_ready
 
@@ -106,7 +108,9 @@ def _start(run: RunConfig, model: Model, progress: Progress) -> Stack:
         if not check.ok:
             raise StackError(f"{check.name} is too small: {check.seen}.\nTo fix: {check.remedy}")
     with suppress(ModelError):
-        kept_gib = run.sizes.rounds * run.sizes.long * model.kv_bytes_per_token() / LMCACHE_FILLS / 2**30
+        sizes = run.classes[-1].sizes
+        kv_bytes = sizes.rounds * sizes.long * model.kv_bytes_per_token(run.stack.dtype)
+        kept_gib = kv_bytes / LMCACHE_FILLS / 2**30
         if run.stack.lmcache_memory_gib < kept_gib:
             progress(
                 f"stack: LMCache has {run.stack.lmcache_memory_gib:g} GiB; lesson 3 keeps its prompts in "
@@ -117,7 +121,32 @@ def _start(run: RunConfig, model: Model, progress: Progress) -> Stack:
     about = "about 35 s on 2 cores" if run.stack.profile == "cpu" else "up to 3 minutes the first time"
     progress(f"stack: starting LMCache and vLLM side by side ({about})")
     wait_ready(stack)
+    try:
+        stack.workload = _measured_workload(run, model, stack)
+    except BaseException:
+        stack.close()
+        raise
     return stack
+
+
+def _measured_workload(run: RunConfig, model: Model, stack: Stack) -> Workload:
+    """Warm the engine up, and choose the sizes of the documents by the rate that this took."""
+    memory = class_memory(run.stack, model)
+    workload = fit(run.classes, stack.warm_up(), memory.last())
+    memory.keep(workload)
+    sizes = workload.sizes
+    stack.progress(
+        f"stack: prefill {workload.prefill_tokens_s:,.0f} tokens/s in {run.stack.dtype}; documents of "
+        f"{sizes.short:,}, {sizes.medium:,} and {sizes.long:,} tokens: {workload.reason}"
+    )
+    return workload
+
+
+def class_memory(config: StackConfig, model: Model) -> Memory:
+    """Return what remembers the size class of such a stack on this machine."""
+    threads = dict(config.environment).get("OMP_NUM_THREADS", "")
+    parts = [processor(), instruction_set_here(), config.profile, config.dtype, threads, model.digest]
+    return Memory(cache_folder() / "size-classes.json", parts)
 
 
 def _write(stack: Stack) -> None:
@@ -129,6 +158,7 @@ def _write(stack: Stack) -> None:
         "config": asdict(stack.config),
         "lmcache_http": stack.lmcache_http,
         "engine_is_whole": stack.engine_has_lmcache,
+        "workload": asdict(stack.workload) if stack.workload else None,
         "servers": [server.state() for server in stack.servers],
     }
     partial = state_file().with_suffix(".partial")
@@ -171,6 +201,8 @@ def _reuse(
         )
     if not state["engine_is_whole"]:  # a run was cut off in a control without LMCache
         stack.restart_engine()
+    written = state["workload"]
+    stack.workload = Workload(**{**written, "sizes": LessonSizes(**written["sizes"])})
     return stack
 
 

@@ -13,18 +13,23 @@ from typing import IO, Any
 
 import httpx
 
-from ..config import StackConfig
+from ..config import PROFILES, StackConfig
+from ..corpus import Document, fresh, full_text
 from ..counters import parse_snapshot
 from ..model import Model
 from ..process import Server, ServerError, wait_until_ready
 from ..records import Snapshot
 from ..rendering import Renderer
+from ..workload import Workload
 from .commands import shown
 from .servers import engine_answers, lmcache_answers, start_engine
 from .settling import SETTLE_LIMIT_S, counted, stored
 
 Messages = Sequence[Mapping[str, Any]]
 Progress = Callable[[str], None]
+WARM_UP = Document("warm-up", size="short", seed=0)
+WARM_UP_LIMIT_S = 300.0  # 512 tokens on a core of a slow processor take some ten seconds
+CHARACTERS_A_TOKEN = 8  # more than any tokenizer here makes of a token on average
 RELEASE_LIMIT_S = 60.0  # LMCache gives up a silent engine after 30 s, and looks every few seconds
 
 
@@ -34,6 +39,7 @@ class Stack:
 
     ``lmcache`` is ``None`` where the engine runs alone; ``lmcache_http`` is the base address of its HTTP
     side. ``engine_has_lmcache``: the engine that runs now has the connector. ``lease``: a kept stack's lock.
+    ``workload``: how much work fits this machine; ``None`` until that has been measured.
     """
 
     config: StackConfig
@@ -46,6 +52,7 @@ class Stack:
     lease: IO[str] | None = None
     kept: bool = False
     engine_has_lmcache: bool = True
+    workload: Workload | None = None
     client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=60, trust_env=False))
 
     @property
@@ -134,6 +141,33 @@ class Stack:
             chunk, logs = self.config.chunk_tokens, [server.record.log for server in self.servers]
             stored(self.snapshot, since, chunk=chunk, writing=self._writing, parallel=parallel, logs=logs)
 
+    def warm_up(self) -> float:
+        """Ask a new prompt twice that is not measured; return the faster rate of its prefill [tokens/s].
+
+        An engine's first prefill pays for its set-up. The clock is the client's, around a request for one
+        token.
+
+        Raises:
+            CountersError: the servers did not count or store the calls.
+            httpx.HTTPError: the engine did not answer.
+        """
+        encode: Callable[[str], Any] = self.renderer.tokenizer.encode
+        length = PROFILES[self.config.profile].warm_up_tokens
+        text = full_text(WARM_UP, length * CHARACTERS_A_TOKEN)
+        took = []
+        for _ in range(2):
+            prompt = encode(fresh(text)).ids[:length]
+            body = {"model": self.model.name, "prompt": prompt, "max_tokens": 1, "temperature": 0}
+            before = self.snapshot()
+            sent = time.perf_counter()
+            self.client.post(
+                f"{self.engine.url}/v1/completions", json=body, timeout=WARM_UP_LIMIT_S
+            ).raise_for_status()
+            took.append(time.perf_counter() - sent)
+            self.wait_counted(before, [length])
+            self.wait_stored(before)
+        return length / min(took)
+
     def restart_engine(self, *, lmcache: bool = True) -> None:
         """Stop the engine and start it again on the same port; LMCache's server goes on.
 
@@ -157,6 +191,7 @@ class Stack:
                 f"stack: vllm restarted{'' if lmcache else ' without LMCache'}, ready after {took:.0f} s"
             ),
         )
+        self.warm_up()
         self.on_restart(self)
 
     @contextmanager
