@@ -8,19 +8,19 @@ from statistics import median
 from types import MappingProxyType
 from typing import Any
 
+from .charts import caption, draw, legend
 from .pages import TITLES, page_environment
-from .plotting import chart_svg
+from .sources import SOURCES, served_by
 
-SOURCES = {
-    "engine": "engine's own prefix cache",
-    "lmcache_l1": "LMCache memory",
-    "lmcache_l2": "LMCache second tier",
-    "computed": "prefilled by the engine",
-}
 OUTCOME_WORDS = {
-    "passed": "passed", "failed": "failed", "error": "error", "skipped": "skipped", "not_run": "not run",
+    "passed": "passed",
+    "failed": "failed",
+    "error": "error",
+    "undecided": "undecided",
+    "skipped": "skipped",
+    "not_run": "not run",
     "incomplete": "incomplete",
-}  # fmt: skip
+}
 
 
 def render(results: Mapping[str, Any], pages: Mapping[str, str] = MappingProxyType({})) -> str:
@@ -35,11 +35,14 @@ def render(results: Mapping[str, Any], pages: Mapping[str, str] = MappingProxyTy
     """
     page = page_environment()
     page.globals |= {
-        "draw": _draw,
+        "draw": draw,
+        "caption": caption,
+        "legend": legend,
         "waterfall": waterfall,
         "holds": holds,
         "median": median,
         "sources": SOURCES,
+        "served_by": served_by,
     }
     page.filters["word"] = OUTCOME_WORDS.__getitem__
     return page.get_template("report.html.jinja").render(run=results, pages=pages)
@@ -77,9 +80,3 @@ def waterfall(spans: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _draw(chart: Mapping[str, Any], prefix: str) -> str:
-    return chart_svg(
-        chart["kind"], chart["columns"], chart["rows"], axis=chart["axis"], name=chart["name"], prefix=prefix
-    )
