@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from .records import Verdict
 
-OUTCOMES = ("failed", "error", "not_run", "skipped", "passed")  # the worst first
+OUTCOMES = ("failed", "error", "undecided", "not_run", "skipped", "passed")  # the worst first
 
 
 def worst(outcomes: Sequence[str]) -> str:
@@ -21,7 +21,8 @@ def worst(outcomes: Sequence[str]) -> str:
 def verdict(lessons: Mapping[str, Sequence[str]]) -> Verdict:
     """Judge a run by the outcomes of every selected claim, by lesson.
 
-    ``failed`` if a claim failed or errored, ``incomplete`` if one was skipped or not run, else ``passed``.
+    ``failed`` if a claim failed or errored; ``incomplete`` if one was skipped, not run or ``undecided`` (its
+    rounds could not decide it); else ``passed``.
 
     >>> verdict({"lesson1": ["passed"], "lesson2": ["passed", "not_run"]})
     Verdict(outcome='incomplete', reasons=('lesson2: not run',))

@@ -81,7 +81,7 @@ def _equal_places(
     """
     places = tuple({*range(shared), *range(len(ids) - equal_at_end, len(ids))} for ids in (first, second))
     near = [ids[shared : shared + WORDS_AFTER] for ids in (first, second)]
-    for one, other, length in SequenceMatcher(None, *near, autojunk=False).get_matching_blocks():
+    for one, other, length in SequenceMatcher(a=near[0], b=near[1], autojunk=False).get_matching_blocks():
         places[0].update(range(shared + one, shared + one + length))
         places[1].update(range(shared + other, shared + other + length))
     return places[0], places[1]

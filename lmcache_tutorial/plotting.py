@@ -92,7 +92,7 @@ def growth_chart(axes: Axes, frame: pd.DataFrame, keys: Keys) -> None:
         line, marker = LINES[drawn[key] % len(LINES)], MARKERS[number % len(MARKERS)]
         drawn[key] += 1
         axes.plot(group[x], group[value], marker, color=colour, alpha=0.5, markersize=5)
-        at_medians = {"marker": marker, "markersize": 5, "linestyle": line}
+        at_medians: dict[str, Any] = {"marker": marker, "markersize": 5, "linestyle": line}
         axes.plot(middles.index, middles, color=colour, label=_label(name), **at_medians)
     axes.set_ylabel(value)
     axes.set_ylim(bottom=0)
@@ -107,7 +107,7 @@ def parts_chart(axes: Axes, frame: pd.DataFrame, keys: Keys) -> None:
     chosen = part_keys(parts, keys)
     left = pd.Series(0.0, index=frame.index)
     for part in parts:
-        bar = {"color": COLOURS[chosen[part]], "edgecolor": PAPER, "linewidth": 0.8}
+        bar: dict[str, Any] = {"color": COLOURS[chosen[part]], "edgecolor": PAPER, "linewidth": 0.8}
         axes.barh(frame.index, frame[part], left=left, height=0.6, **bar)
         left = left + frame[part]
     for position, total in enumerate(left):
@@ -172,7 +172,7 @@ def chart_svg(chart: Mapping[str, Any], prefix: str) -> str:
     return _inline(text.getvalue(), chart["name"], prefix)
 
 
-def _tick(value: float, _: int | None = None) -> str:
+def _tick(value: float, _: float | None = None) -> str:
     return printed(round(value, 9))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,7 +25,8 @@ from .prompts import Layout
 from .records import Interval, SpanRecord, TokenSources
 from .sources import SOURCES, checked
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+CONVERTED = "converted from schema 1"
 
 
 @dataclass
@@ -143,11 +146,10 @@ class LessonReport:
             caption: what bar, dot and line are, where the words that the kind has for it do not say enough.
         """
         data = [list(row) for row in rows]
-        drawn = {"growth": [row[-1] for row in data], "parts": columns[1:]}.get(
-            kind, [row[0] for row in data]
-        )
-        chart = {"name": name, "kind": kind, "axis": axis, "columns": list(columns), "rows": data}
-        chart["served_by"] = checked(served_by or {}, dict.fromkeys(drawn), name)
+        series = {"growth": [row[-1] for row in data], "parts": columns[1:]}
+        drawn = dict.fromkeys(series.get(kind, [row[0] for row in data]))
+        chart: dict[str, Any] = {"name": name, "kind": kind, "axis": axis, "columns": list(columns)}
+        chart |= {"rows": data, "served_by": checked(served_by or {}, drawn, name)}
         if caption:
             chart["caption"] = caption
         self.charts.append(chart)
@@ -204,7 +206,7 @@ class RunRecord:
         return next((claims[node_id] for claims in self.claims.values() if node_id in claims), None)
 
     def results(self) -> dict[str, Any]:
-        """Build the document of the results.json contract (schema 1)."""
+        """Build the document of the results.json contract (schema 2)."""
         judged = verdict({name: [c.outcome for c in claims.values()] for name, claims in self.claims.items()})
         return {
             "schema": SCHEMA_VERSION,
@@ -237,6 +239,31 @@ class RunRecord:
             "traces": lesson.traces,
             "diagnoses": lesson.diagnoses,
         }
+
+
+def upgrade(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert a document of schema 1 to schema 2, and note it; one of schema 2 is returned as it is.
+
+    Only what the old document tells is set: the number format from the engine's command line and the cores
+    from the description of the hardware. What it does not tell stays absent.
+
+    Raises:
+        ValueError: the document has another schema.
+    """
+    new: dict[str, Any] = copy.deepcopy(dict(document))
+    if new["schema"] == SCHEMA_VERSION:
+        return new
+    if new["schema"] != 1:
+        raise ValueError(f"only schema 1 can be converted to schema {SCHEMA_VERSION}; got {new['schema']}")
+    new["schema"] = SCHEMA_VERSION
+    environment = new["environment"]
+    command = environment["stack"].get("vllm", {"command": []})["command"]
+    if "--dtype" in command:
+        environment["dtype"] = command[command.index("--dtype") + 1]
+    if cores := re.search(r"(\d+) cores", environment["hardware"]):
+        environment["cores"] = int(cores[1])
+    new["notes"] = [*new.get("notes", []), CONVERTED]
+    return new
 
 
 def schema() -> dict[str, Any]:

@@ -18,7 +18,7 @@ from lmcache_tutorial.results import RunRecord
 from lmcache_tutorial.session import environment
 
 pytest_plugins = ["pytester"]
-OUTCOMES = ("passed", "failed", "error", "skipped", "not_run")
+OUTCOMES = ("passed", "failed", "error", "undecided", "skipped", "not_run")
 BAD_CODE = "document.title='owned'"
 HOSTILE = f'<script>{BAD_CODE}</script><img src=x onerror="{BAD_CODE}"> & $"quotes"$'
 
@@ -44,6 +44,9 @@ def document(cpu_run: RunConfig) -> dict[str, Any]:
     """A results document: one chapter for each outcome, with a hostile text wherever a text can stand."""
     record = RunRecord(Thresholds(), environment=environment(cpu_run), interrupted=True)
     record.environment["stack"] = {"vllm": {"command": ["python", HOSTILE], "port": 1, "log": "x"}}
+    sizes = {"class": "two", "short": 1200, "medium": 2400, "long": 4800, "reason": HOSTILE}
+    record.environment |= {"instruction_set": "AMX", "cores": 2, "dtype": "bfloat16", "workload": sizes}
+    record.environment["prefill_tokens_s"] = 2130.4
     fields = {"Question": f"Why {HOSTILE}?", "You will see": "it."}
     for number, outcome in enumerate(OUTCOMES, 1):
         name = f"lesson{number}"
@@ -53,7 +56,8 @@ def document(cpu_run: RunConfig) -> dict[str, Any]:
         claim.outcome, claim.message = outcome, None if outcome == "passed" else HOSTILE
         lesson = record.lessons[name]
         lesson.compare("Reused tokens", predicted=[96, 96], measured=[96, 96 - number + 1])
-        lesson.measure("TTFT", arm="cold", values=[1.0, 2.0])
+        lesson.compare("In order", predicted=[512, 512, 576], measured=[512, 512, 576], sequence=True)
+        lesson.measure("Large and small", arm="cold", values=[1234567.8, 0.0000123])
         drop = Interval(0.9, 0.85, 0.95)
         lesson.headline(hit_rate=0.97, ttft_drop=drop, tokens=TokenSources(3, 60, 37, 0))
         rows = [(HOSTILE, 1.0), (HOSTILE, 1.2), ("warm", 0.2)]
