@@ -35,8 +35,13 @@ def legend(chart: Mapping[str, Any]) -> list[tuple[str, str]]:
     if chart["kind"] == "prefix":
         return prefix_legend(chart)
     if chart["kind"] in ("parts", "served"):
-        parts = chart["columns"][2 if chart["kind"] == "served" else 1 :]
-        return [(key, part) for part, key in part_keys(parts, chart.get("served_by", {})).items()]
+        first = 2 if chart["kind"] == "served" else 1
+        keys = part_keys(chart["columns"][first:], chart.get("served_by", {}))
+        return [
+            (key, part)
+            for place, (part, key) in enumerate(keys.items(), first)
+            if any(row[place] for row in chart["rows"])
+        ]
     series = {row[-1 if chart["kind"] == "growth" else 0] for row in chart.get("rows", [])}
     stated = chart.get("served_by", {})
     used = set(stated.values()) | ({NEUTRAL} if series - set(stated) else set())
@@ -52,7 +57,7 @@ def _rounds(chart: Mapping[str, Any]) -> str:
 
 def _growth(chart: Mapping[str, Any]) -> str:
     predicted = PREDICTED in chart.get("served_by", {}).values()
-    words = "Dot: one round. Line: through the medians of the rounds."
+    words = "Dot, of whatever shape: one round. Line: through the medians of the rounds."
     return f"{words} Dashed line without dots: predicted." if predicted else words
 
 
@@ -66,8 +71,9 @@ def _served(chart: Mapping[str, Any]) -> str:
     counts = sorted({row[1] for row in chart["rows"]})
     if counts == [1]:
         return f"Bar: the prompt tokens of the one request of each arm, {FRONT_TO_END}."
-    mean = f"the {counts[0]:,} requests of its arm" if len(counts) == 1 else "as many as its arm's name tells"
-    return f"Bar: the prompt tokens of one request, the mean of {mean}, {FRONT_TO_END}."
+    stands = "" if len(counts) == 1 else ", whose number stands beside the arm's name"
+    requests = f"{counts[0]:,} requests" if len(counts) == 1 else "requests"
+    return f"Bar: the prompt tokens of one request, the mean of its arm's {requests}{stands}; {FRONT_TO_END}."
 
 
 CAPTIONS = {

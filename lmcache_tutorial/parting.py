@@ -9,8 +9,9 @@ from typing import Any
 from .predict import engine_reusable_tokens, lmcache_reusable_tokens, shared_prefix_tokens
 from .prompts import Layout
 
-CHUNKS_BEFORE, CHUNKS_AFTER = 2, 2  # whole ones left of the parting; from the one that the parting lies in
-WORDS_BEFORE, WORDS_AFTER = 10, 16
+SMALL_CHUNK = 64  # tokens; of chunks up to this size two are shown left of the parting's own, else one
+CHUNKS_AFTER = 2  # from the one that the parting lies in
+WORDS_BEFORE, WORDS_AFTER = 10, 28
 TEMPLATE = "template"  # the name of what no segment owns
 COLUMNS = ("shown as", "prompt", "from token", "tokens", "segment", "text", "in both prompts")
 
@@ -34,8 +35,9 @@ def prefix_chart(first: Layout, second: Layout, *, block: int, chunk: int) -> di
     ids = [layout.rendered.ids for layout in prompts.values()]
     shared, equal_at_end = shared_prefix_tokens(*ids), _equal_at_end(*ids)
     parting_chunk = shared // chunk * chunk
+    chunks_before = 2 if chunk <= SMALL_CHUNK else 1
     window = (
-        max(0, parting_chunk - CHUNKS_BEFORE * chunk),
+        max(0, parting_chunk - chunks_before * chunk),
         min(max(map(len, ids)), parting_chunk + CHUNKS_AFTER * chunk),
     )
     equal = _equal_places(*ids, shared=shared, equal_at_end=equal_at_end)

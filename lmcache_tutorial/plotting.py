@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from .pages import figure as printed
 from .sources import KEYS, NEUTRAL, PREDICTED, SOURCES
 
-LABEL_CHARACTERS, LABEL_LINES = 30, 3
+LABEL_CHARACTERS, LABEL_LINES = 26, 3
 INK, PAPER = "#0a0b0c", "#0a0b0d"
 PARTS = ("part-1", "part-2", "part-3", "part-4")
 # Key -> placeholder; the page's style sheet has a variable of the key's name.
@@ -91,9 +91,9 @@ def growth_chart(axes: Axes, frame: pd.DataFrame, keys: Keys) -> None:
             continue
         line, marker = LINES[drawn[key] % len(LINES)], MARKERS[number % len(MARKERS)]
         drawn[key] += 1
-        axes.plot(group[x], group[value], marker, color=colour, alpha=0.5, markersize=5)
-        at_medians: dict[str, Any] = {"marker": marker, "markersize": 5, "linestyle": line}
-        axes.plot(middles.index, middles, color=colour, label=_label(name), **at_medians)
+        axes.plot(group[x], group[value], marker, color=colour, alpha=0.6, markersize=5)
+        axes.plot(middles.index, middles, color=colour, linestyle=line)
+        axes.plot([], [], color=colour, marker=marker, linestyle=line, markersize=5, label=_label(name))
     axes.set_ylabel(value)
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
@@ -162,7 +162,7 @@ def chart_svg(chart: Mapping[str, Any], prefix: str) -> str:
     kind, rows = chart["kind"], chart["rows"]
     with mpl.rc_context({**STYLE, "svg.hashsalt": prefix}):
         bars = len({row[0] for row in rows}) if kind != "growth" else 0
-        figure = Figure(figsize=(6.8, 0.9 + 0.5 * bars if bars else 3.2), layout="constrained")
+        figure = Figure(figsize=(5.8, 0.9 + 0.5 * bars if bars else 3.2), layout="constrained")
         axes = figure.add_subplot()
         axes.xaxis.set_major_formatter(_tick)
         KINDS[kind](axes, pd.DataFrame(rows, columns=chart["columns"]), chart.get("served_by", {}))

@@ -11,8 +11,8 @@ Chart = Mapping[str, Any]
 Row = Sequence[Any]
 
 WIDTH = 960
-HEAD = (132, 226)  # the box of what is left out at the front: its edges
-BAND = (132, 850)  # the zoomed tokens; they begin behind the head box where there is one
+HEAD = (142, 240)  # the box of what is left out at the front: its edges
+BAND = (142, 846)  # the zoomed tokens; they begin behind the head box where there is one
 TAIL_END = 952
 LABELS = 4
 PROMPTS = {"first": (40, "First prompt"), "second": (76, "Second prompt")}
@@ -22,9 +22,10 @@ UNITS = {  # key of the source -> (top, whose units, their name)
     "lmcache_l1": (166, "LMCache", "chunk"),
 }
 BORDERS_AT = 208
-WORDS = {"first": 264, "second": 300}
-HEIGHT = 356
-CHARACTER, SANS_CHARACTER = 7.3, 6.3  # widths at the two font sizes, generous
+WORDS_TITLE = 244
+WORDS = {"first": 254, "second": 290}
+HEIGHT = 346
+CHARACTER, SANS_CHARACTER, BOLD_CHARACTER = 7.9, 7.0, 8.0  # generous widths [pixels]
 WORD_CHARACTERS = 16
 TICK_PIXELS = 4.5  # single tokens get borders where they are at least that wide
 SHOWN_SPACES = str.maketrans({" ": "·", "\n": "↵", "\t": "→", "\r": "↵"})
@@ -60,8 +61,8 @@ def prefix_svg(chart: Chart, prefix: str) -> str:
         *_hatching(prefix),
         *_prompts(chart, scale, prefix),
         *_units(chart, scale),
-        *_parting(chart, scale),
         *_words(chart, scale, prefix),
+        *_parting(chart, scale),
     ]
     name = escape(chart["name"], quote=True)
     attributes = f'class="prefix" role="img" aria-label="{name}" viewBox="0 0 {WIDTH} {HEIGHT}"'
@@ -69,14 +70,17 @@ def prefix_svg(chart: Chart, prefix: str) -> str:
 
 
 def prefix_legend(chart: Chart) -> list[tuple[str, str]]:
-    """List the swatches of the picture and their words."""
-    return [
-        ("equal", "equal in both prompts"),
-        ("differs", "differs"),
+    """List the swatches that the picture has, and their words."""
+    swatches = [("equal", "equal in both prompts")]
+    if any(row[-1] == "differs" for row in chart["rows"]):
+        swatches.append(("differs", "differs"))
+    for key, words in (
         ("engine", "in a whole block left of the parting: the engine's own cache can serve it"),
         ("lmcache_l1", "in a whole chunk left of the parting: LMCache can serve it"),
-        ("computed", "has to be prefilled again"),
-    ]
+    ):
+        if chart["reused"][key]:
+            swatches.append((key, words))
+    return [*swatches, ("computed", "has to be prefilled again")]
 
 
 def prefix_caption(chart: Chart) -> str:
@@ -97,6 +101,7 @@ def prefix_caption(chart: Chart) -> str:
 
 
 def _prompts(chart: Chart, scale: Scale, prefix: str) -> Iterator[str]:
+    parting = scale.x(chart["shared"])
     for prompt, (top, label) in PROMPTS.items():
         yield _label(top + 12, label, f"{chart['tokens'][prompt]:,} tokens")
         if scale.begin:
@@ -106,11 +111,10 @@ def _prompts(chart: Chart, scale: Scale, prefix: str) -> Iterator[str]:
             _, _, start, count, segment, _, state = row
             left, right = scale.x(start), scale.x(start + count)
             yield _rect(left, top, right - left, BAND_HEIGHT, state, prefix)
-            yield from _inside(left, right, top + 18, segment, "halo")
+            yield from _inside(_wider_side(left, right, parting), top + 18, segment, "halo")
         last = min(scale.end, chart["tokens"][prompt])
         pixels = (scale.x(scale.end) - scale.left) / (scale.end - scale.begin)
-        step = 1 if pixels >= TICK_PIXELS else 0
-        for token in range(scale.begin + 1, last) if step else ():
+        for token in range(scale.begin + 1, last) if pixels >= TICK_PIXELS else ():
             yield _line(scale.x(token), top + BAND_HEIGHT - 5, top + BAND_HEIGHT, "tick")
         if (more := chart["tokens"][prompt] - scale.end) > 0:
             yield _rect(BAND[1] + 10, top, TAIL_END - BAND[1] - 10, BAND_HEIGHT, "open")
@@ -122,7 +126,7 @@ def _prompts(chart: Chart, scale: Scale, prefix: str) -> Iterator[str]:
 
 
 def _units(chart: Chart, scale: Scale) -> Iterator[str]:
-    prompt = chart["tokens"]["second"]
+    prompt, parting = chart["tokens"]["second"], scale.x(chart["shared"])
     for key, (top, whose, name) in UNITS.items():
         unit, reused = chart[name], chart["reused"][key]
         yield _label(top + 11, whose, f"{name}s of {unit:,}")
@@ -137,7 +141,7 @@ def _units(chart: Chart, scale: Scale) -> Iterator[str]:
             served = start + unit <= reused or (reused == prompt - 1 and start + unit == prompt)
             yield _rect(left + 1, top, right - left - 2, CELL_HEIGHT, key if served else "computed")
             words = f"{name} {start // unit + 1:,}" if start + unit <= prompt else "not full"
-            yield from _inside(left, right, top + 17, words, "on")
+            yield from _inside(_wider_side(left, right, parting), top + 17, words, "on")
         if prompt > scale.end:
             yield _rect(BAND[1] + 10, top, TAIL_END - BAND[1] - 10, CELL_HEIGHT, "computed")
             more = -(-(prompt - scale.end) // unit)
@@ -156,12 +160,13 @@ def _parting(chart: Chart, scale: Scale) -> Iterator[str]:
     words = f"they part at token {shared:,}" if shared < prompt else "they do not part: the second ends here"
     anchor = "start" if at < 300 else "end" if at > 700 else "middle"
     yield _text(at, 24, words, anchor, "strong")
-    yield _line(at, 30, HEIGHT - 40, "parting")
+    yield _line(at, 30, BORDERS_AT - 14, "parting")
+    yield _line(at, WORDS_TITLE + 2, HEIGHT - 22, "parting")
 
 
 def _words(chart: Chart, scale: Scale, prefix: str) -> Iterator[str]:
     at, shared = scale.x(chart["shared"]), chart["shared"]
-    yield _label(WORDS["first"] - 26, "The tokens there", "")
+    yield _text(LABELS, WORDS_TITLE, "The tokens around it", "start", "strong")
     for prompt, top in WORDS.items():
         yield _label(top + 12, PROMPTS[prompt][1], "")
         rows = _rows(chart, "token", prompt)
@@ -209,10 +214,22 @@ def _rows(chart: Chart, shown_as: str, prompt: str) -> list[Row]:
     return [row for row in chart["rows"] if row[0] == shown_as and row[1] == prompt]
 
 
-def _inside(left: float, right: float, y: float, words: str, style: str) -> Iterator[str]:
+def _wider_side(left: float, right: float, parting: float) -> tuple[float, float]:
+    """Return the part of a box on one side of the parting, so that the line crosses no words.
+
+    >>> _wider_side(0, 100, 30), _wider_side(0, 100, 150)
+    ((30, 100), (0, 100))
+    """
+    if not left < parting < right:
+        return left, right
+    return (left, parting) if parting - left > right - parting else (parting, right)
+
+
+def _inside(box: tuple[float, float], y: float, words: str, style: str) -> Iterator[str]:
     """Yield a text in the middle of a box if it fits."""
-    if len(words) * SANS_CHARACTER + 8 <= right - left:
-        yield _text((left + right) / 2, y, words, "middle", style)
+    character = BOLD_CHARACTER if style == "on" else SANS_CHARACTER
+    if len(words) * character + 8 <= box[1] - box[0]:
+        yield _text(sum(box) / 2, y, words, "middle", style)
 
 
 def _label(y: float, words: str, more: str) -> str:
