@@ -90,8 +90,8 @@ def worst(outcomes: Sequence[str]) -> str:
 def verdict(lessons: Mapping[str, Sequence[str]]) -> Verdict:
     """Judge a run by the outcomes of every selected claim, by lesson.
 
-    ``failed`` if a claim failed or errored, ``incomplete`` if one was skipped, not run or undecided, else
-    ``passed``.
+    ``failed`` if a claim failed or errored; ``incomplete`` if one was skipped, not run or ``undecided`` (its
+    rounds could not decide it); else ``passed``.
 
     >>> verdict({"lesson1": ["passed"], "lesson2": ["passed", "not_run"]})
     Verdict(outcome='incomplete', reasons=('lesson2: not run',))

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .pages import RANDOM_WEIGHTS, percent
+from .pages import RANDOM_WEIGHTS, percent, seconds
+from .sources import served_by
 
 BEGIN, END = "<!-- headlines -->", "<!-- /headlines -->"
 
@@ -60,8 +61,8 @@ def _run(file: Path, folder: Path) -> str:
         f"**{environment['hardware']}**: {environment['model']}{weights}. {versions}, "
         f"[{run['verdict']}]({folder / 'index.html'}) ([results.json]({folder / 'results.json'})).",
         "",
-        "| lesson | outcome | hit rate | TTFT drop | 95 % interval |",
-        "|---|---|---|---|---|",
+        "| lesson | outcome | hit rate | served by | TTFT drop | 95 % interval | time |",
+        "|---|---|---|---|---|---|---|",
         *(_lesson(lesson) for lesson in lessons),
     ]
     peers = file.with_name("peers.json")
@@ -77,7 +78,9 @@ def _lesson(lesson: Mapping[str, Any]) -> str:
         drop = percent(head["ttft_drop"])
         interval = f"{percent(head['ttft_drop_low'])} to {percent(head['ttft_drop_high'])}"
     outcome = lesson["outcome"].replace("_", " ")
-    return f"| {lesson['title']} | {outcome} | {percent(head.get('hit_rate'))} | {drop} | {interval} |"
+    rate, served = percent(head.get("hit_rate")), served_by(head.get("tokens"))
+    cells = [lesson["title"], outcome, rate, served, drop, interval, seconds(lesson["duration_s"])]
+    return f"| {' | '.join(cells)} |"
 
 
 def _peers(peers: Mapping[str, Any], folder: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ TITLES = {
     "peers": "LMCache and its peers, side by side",
     "tuning": "What makes LMCache's first token faster: predicted, changed, measured",
 }
+SMALLEST = 9  # decimal places that are printed at most
 RANDOM_WEIGHTS = "random weights: times and hits are real, answers are noise"
 
 
@@ -22,7 +24,8 @@ def page_environment() -> Environment:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.globals["random_weights"] = RANDOM_WEIGHTS
-    environment.filters |= {"percent": percent, "seconds": seconds, "figure": figure, "summary": summary}
+    environment.filters |= {"percent": percent, "seconds": seconds, "figure": figure}
+    environment.filters |= {"summary": summary, "sequence": sequence}
     return environment
 
 
@@ -48,13 +51,18 @@ def seconds(value: float | None) -> str:
     return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.0f} ms"
 
 
-def figure(value: Any, unit: str = "") -> str:
-    """Print a number with its unit, thousands apart.
+def figure(value: Any, unit: str = "", *, digits: int = 4) -> str:
+    """Print a number with its unit, thousands apart, a fraction to some digits and never as a power of ten.
 
-    >>> figure(23040, "bytes"), figure(0.5, "s")
-    ('23,040 bytes', '0.5 s')
+    >>> figure(23040, "bytes"), figure(0.5, "s"), figure(1234.56, digits=3), figure(0.0000123456)
+    ('23,040 bytes', '0.5 s', '1,235', '0.00001235')
     """
-    text = f"{value:,.4g}" if isinstance(value, float) and not value.is_integer() else f"{value:,.0f}"
+    if isinstance(value, float) and not value.is_integer():
+        places = min(max(0, digits - 1 - math.floor(math.log10(abs(value)))), SMALLEST)
+        text = f"{value:,.{places}f}"
+        text = text.rstrip("0").rstrip(".") if places else text
+    else:
+        text = f"{value:,.0f}"
     return f"{text} {unit}".strip()
 
 
@@ -67,3 +75,12 @@ def summary(values: Sequence[float], unit: str = "") -> str:
     if len(set(values)) == 1:
         return figure(values[0], unit)
     return f"{figure(min(values))} to {figure(max(values), unit)}"
+
+
+def sequence(values: Sequence[float], unit: str = "") -> str:
+    """Print values in their order, every one of them.
+
+    >>> sequence([512, 512, 576], "tokens")
+    '512, 512, 576 tokens'
+    """
+    return f"{', '.join(figure(value) for value in values)} {unit}".strip()

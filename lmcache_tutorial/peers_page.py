@@ -11,11 +11,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from .charts import caption, draw, legend
 from .metrics import median_interval
 from .pages import TITLES, page_environment
 from .peers import NATIVE, TUNED, Peer
-from .plotting import chart_svg
 from .samples import LOAD_SHARE, LOAD_TOKENS, Sample, Samples, against_native
+from .sources import NEUTRAL
 
 SCHEMA = 4
 OVERHEAD_SHARE, OVERHEAD_S = 0.03, 0.002
@@ -175,7 +176,8 @@ def render_peers(document: Mapping[str, Any]) -> str:
     """Build the page: no script, no network."""
     page = page_environment()
     lengths = sorted({row["tokens"] for row in document["rows"]})
-    page.globals |= {"title": TITLES[document["set"]], "chart": _chart, "lengths": lengths}
+    page.globals |= {"title": TITLES[document["set"]], "lengths": lengths}
+    page.globals |= {"chart": _chart, "draw": draw, "caption": caption, "legend": legend}
     page.globals |= {"findings": list(findings(document)), "median": median}
     page.filters |= {"ms": _ms, "span": _span, "rate": _rate}
     return page.get_template("peers.html.jinja").render(run=document)
@@ -188,16 +190,19 @@ def write_page(document: Mapping[str, Any], path: Path) -> None:
     partial.rename(path)
 
 
-def _chart(document: Mapping[str, Any], tokens: int) -> str:
-    arms = {"cold": "cold", "engine": "engine's own cache", "outside": "from outside"}
-    rows = [
-        (f"{s['peer']}: {arms[s['start']]}", s["ttft_s"] * 1000)
-        for s in sorted(document["samples"], key=lambda s: (s["start"] != "outside", s["block"]))
-        if s["tokens"] == tokens and s["start"] != "cold"
-    ]
+def _chart(document: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+    """Chart the warm TTFT of every peer at one length, as results.json has its charts."""
+    arms = {"engine": "engine's own cache", "outside": "from outside"}
+    rows, served_by = [], {}
+    for sample in sorted(document["samples"], key=lambda s: (s["start"] != "outside", s["block"])):
+        if sample["tokens"] == tokens and sample["start"] in arms:
+            arm = f"{sample['peer']}: {arms[sample['start']]}"
+            outside = NEUTRAL if sample["peer"] == NATIVE.name else "lmcache_l1"
+            served_by[arm] = "engine" if sample["start"] == "engine" else outside
+            rows.append([arm, sample["ttft_s"] * 1000])
     axis = "TTFT [ms]"
-    name = f"Warm TTFT, {tokens:,} tokens"
-    return chart_svg("rounds", ["arm", axis], rows, axis=axis, name=name, prefix=f"warm-{tokens}")
+    chart = {"kind": "rounds", "name": f"Warm TTFT, {tokens:,} tokens", "axis": axis, "served_by": served_by}
+    return chart | {"columns": ["arm", axis], "rows": rows}
 
 
 def _ms(value: Any, signed: bool = False) -> str:

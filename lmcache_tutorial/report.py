@@ -8,19 +8,19 @@ from statistics import median
 from types import MappingProxyType
 from typing import Any
 
-from .pages import TITLES, page_environment
-from .plotting import chart_svg
+from .charts import caption, draw, legend
+from .pages import TITLES, figure, page_environment
+from .sources import SOURCES, served_by
 
-SOURCES = {
-    "engine": "engine's own prefix cache",
-    "lmcache_l1": "LMCache memory",
-    "lmcache_l2": "LMCache second tier",
-    "computed": "prefilled by the engine",
-}
 OUTCOME_WORDS = {
-    "passed": "passed", "failed": "failed", "error": "error", "skipped": "skipped", "not_run": "not run",
+    "passed": "passed",
+    "failed": "failed",
+    "error": "error",
+    "undecided": "undecided",
+    "skipped": "skipped",
+    "not_run": "not run",
     "incomplete": "incomplete",
-}  # fmt: skip
+}
 
 
 def render(results: Mapping[str, Any], pages: Mapping[str, str] = MappingProxyType({})) -> str:
@@ -35,11 +35,16 @@ def render(results: Mapping[str, Any], pages: Mapping[str, str] = MappingProxyTy
     """
     page = page_environment()
     page.globals |= {
-        "draw": _draw,
+        "draw": draw,
+        "caption": caption,
+        "legend": legend,
+        "machine_words": machine_words,
+        "workload_words": workload_words,
         "waterfall": waterfall,
         "holds": holds,
         "median": median,
         "sources": SOURCES,
+        "served_by": served_by,
     }
     page.filters["word"] = OUTCOME_WORDS.__getitem__
     return page.get_template("report.html.jinja").render(run=results, pages=pages)
@@ -52,6 +57,36 @@ def write_report(results: Mapping[str, Any], path: Path) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(render(results, pages))
     partial.rename(path)
+
+
+def machine_words(environment: Mapping[str, Any]) -> str:
+    """Say what the run's work was fitted to; empty where the document does not tell.
+
+    >>> machine_words({"instruction_set": "AMX", "cores": 2, "dtype": "bfloat16", "prefill_tokens_s": 2130.4})
+    'AMX, 2 cores, bfloat16, prefill 2,130 tokens/s'
+    """
+    cores, rate = environment.get("cores"), environment.get("prefill_tokens_s")
+    words = [
+        environment.get("instruction_set"),
+        cores and figure(cores, "cores" if cores > 1 else "core"),
+        environment.get("dtype"),
+        rate and f"prefill {rate:,.0f} tokens/s",
+    ]
+    return ", ".join(word for word in words if word)
+
+
+def workload_words(environment: Mapping[str, Any]) -> str:
+    """Say how long the documents are and why; empty where the document does not tell.
+
+    >>> sizes = {"class": "small", "short": 1200, "medium": 2400, "long": 4800, "reason": "it is slow"}
+    >>> workload_words({"workload": sizes})
+    'documents of 1,200, 2,400 and 4,800 tokens, because it is slow'
+    """
+    workload = environment.get("workload")
+    if not workload:
+        return ""
+    short, medium, long = (figure(workload[size]) for size in ("short", "medium", "long"))
+    return f"documents of {short}, {medium} and {long} tokens, because {workload['reason']}"
 
 
 def holds(prediction: Mapping[str, Any]) -> bool:
@@ -77,9 +112,3 @@ def waterfall(spans: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _draw(chart: Mapping[str, Any], prefix: str) -> str:
-    return chart_svg(
-        chart["kind"], chart["columns"], chart["rows"], axis=chart["axis"], name=chart["name"], prefix=prefix
-    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,9 +20,13 @@ from .diagnosis import Diagnosis
 from .gate import verdict, worst
 from .lessons import LessonHeader
 from .metrics import total
+from .parting import prefix_chart
+from .prompts import Layout
 from .records import Interval, SpanRecord, TokenSources
+from .sources import SOURCES, checked
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+CONVERTED = "converted from schema 1"
 
 
 @dataclass
@@ -37,24 +43,48 @@ class LessonReport:
     headline_figures: dict[str, Any] = field(default_factory=dict)
 
     def compare(
-        self, name: str, *, predicted: Sequence[float], measured: Sequence[float], unit: str = "tokens"
+        self,
+        name: str,
+        *,
+        predicted: Sequence[float],
+        measured: Sequence[float],
+        unit: str = "tokens",
+        sequence: bool = False,
     ) -> None:
-        """Put predictions beside what was measured, one value a round."""
+        """Put predictions beside what was measured, one value a round.
+
+        ``sequence`` shows every value in its order, where the order is what the lesson teaches; else the
+        table shows the range of the rounds.
+        """
         both = {"predicted": list(predicted), "measured": list(measured)}
-        self.predictions.append({"name": name, "unit": unit, **both})
+        self.predictions.append({"name": name, "unit": unit, "sequence": sequence, **both})
 
     def measure(self, name: str, *, arm: str, values: Sequence[float], unit: str = "s") -> None:
         """Keep the values of one arm, one a round."""
         self.measurements.append({"name": name, "unit": unit, "arm": arm, "values": list(values)})
 
-    def served(self, name: str, arms: Mapping[str, Sequence[TokenSources]]) -> None:
-        """Chart who served the prompt tokens of each arm, front to end, summed over its windows."""
-        rows = []
+    def served(
+        self,
+        name: str,
+        arms: Mapping[str, Sequence[TokenSources]],
+        *,
+        calls: Mapping[str, int] | None = None,
+    ) -> None:
+        """Chart who served the prompt tokens of each arm, front to end: the mean of one request.
+
+        Args:
+            name: the chart's title.
+            arms: arm -> the tokens of each of its windows.
+            calls: arm -> the requests in all its windows, where a window holds more than one (a turn of an
+                agent, calls side by side); without it each window is one request.
+        """
+        rows: list[list[Any]] = []
         for arm, windows in arms.items():
-            tokens = total(windows)
-            rows.append([arm, tokens.engine, tokens.lmcache_l1, tokens.lmcache_l2, tokens.computed])
-        columns = ["arm", "engine's own cache", "LMCache memory", "LMCache second tier", "prefilled"]
-        self.chart(name, kind="parts", columns=columns, rows=rows, axis="prompt tokens")
+            requests = calls[arm] if calls else len(windows)
+            tokens = asdict(total(windows))
+            rows.append([arm, requests, *(tokens[key] / requests for key in SOURCES)])
+        columns = ["arm", "requests", *SOURCES.values()]
+        self.chart(name, kind="served", columns=columns, rows=rows, axis="prompt tokens of one request, mean")
 
     def headline(
         self,
@@ -74,20 +104,67 @@ class LessonReport:
             figures["tokens"] = asdict(tokens)
         self.headline_figures |= {name: value for name, value in figures.items() if value is not None}
 
-    def rounds(self, name: str, arms: Mapping[str, Sequence[float]], *, unit: str = "s") -> None:
-        """Keep the values of several arms, one a round, and chart them: every round a dot."""
+    def rounds(
+        self,
+        name: str,
+        arms: Mapping[str, Sequence[float]],
+        *,
+        unit: str = "s",
+        served_by: Mapping[str, str] | None = None,
+    ) -> None:
+        """Keep the values of several arms, one a round, and chart them: every round a dot.
+
+        ``served_by`` says of each arm who served its tokens; see :meth:`chart`.
+        """
         for arm, values in arms.items():
             self.measure(name, arm=arm, values=values, unit=unit)
         rows = [(arm, value) for arm, values in arms.items() for value in values]
         axis = f"{name} [{unit}]"
-        self.chart(name, kind="rounds", columns=["arm", axis], rows=rows, axis=axis)
+        self.chart(name, kind="rounds", columns=["arm", axis], rows=rows, axis=axis, served_by=served_by)
 
     def chart(
-        self, name: str, *, kind: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], axis: str
+        self,
+        name: str,
+        *,
+        kind: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        axis: str,
+        served_by: Mapping[str, str] | None = None,
+        caption: str = "",
     ) -> None:
-        """Add a chart by its data; ``kind`` is a key of :data:`plotting.KINDS`."""
+        """Add a chart by its data.
+
+        Args:
+            name: the chart's title.
+            kind: a key of :data:`plotting.KINDS`.
+            columns: what each place of a row holds, with its unit.
+            rows: the data, at least one row.
+            axis: what the horizontal axis shows, with its unit.
+            served_by: series, arm or part -> who served it, a key of :data:`sources.KEYS`. It decides the
+                colour, so that a colour means one thing on every chart; what is not stated is neutral.
+            caption: what bar, dot and line are, where the words that the kind has for it do not say enough.
+        """
         data = [list(row) for row in rows]
-        self.charts.append({"name": name, "kind": kind, "axis": axis, "columns": list(columns), "rows": data})
+        series = {"growth": [row[-1] for row in data], "parts": columns[1:]}
+        drawn = dict.fromkeys(series.get(kind, [row[0] for row in data]))
+        chart: dict[str, Any] = {"name": name, "kind": kind, "axis": axis, "columns": list(columns)}
+        chart |= {"rows": data, "served_by": checked(served_by or {}, drawn, name)}
+        if caption:
+            chart["caption"] = caption
+        self.charts.append(chart)
+
+    def prefix(self, name: str, first: Layout, second: Layout, *, block: int, chunk: int) -> None:
+        """Draw two prompts one above the other: where they part, and which blocks and chunks that costs.
+
+        Args:
+            name: the chart's title.
+            first: the prompt whose KV is kept, laid out.
+            second: the prompt that is asked next.
+            block: tokens of the engine's KV block.
+            chunk: tokens of LMCache's chunk.
+        """
+        self.charts.append({"name": name, **prefix_chart(first, second, block=block, chunk=chunk)})
 
     def diagnosis(self, name: str, found: Diagnosis) -> None:
         """Show a diagnosis: the predicted hit rate before and after, and where the prefix breaks."""
@@ -129,7 +206,7 @@ class RunRecord:
         return next((claims[node_id] for claims in self.claims.values() if node_id in claims), None)
 
     def results(self) -> dict[str, Any]:
-        """Build the document of the results.json contract (schema 1)."""
+        """Build the document of the results.json contract (schema 2)."""
         judged = verdict({name: [c.outcome for c in claims.values()] for name, claims in self.claims.items()})
         return {
             "schema": SCHEMA_VERSION,
@@ -162,6 +239,31 @@ class RunRecord:
             "traces": lesson.traces,
             "diagnoses": lesson.diagnoses,
         }
+
+
+def upgrade(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert a document of schema 1 to schema 2, and note it; one of schema 2 is returned as it is.
+
+    Only what the old document tells is set: the number format from the engine's command line and the cores
+    from the description of the hardware. What it does not tell stays absent.
+
+    Raises:
+        ValueError: the document has another schema.
+    """
+    new: dict[str, Any] = copy.deepcopy(dict(document))
+    if new["schema"] == SCHEMA_VERSION:
+        return new
+    if new["schema"] != 1:
+        raise ValueError(f"only schema 1 can be converted to schema {SCHEMA_VERSION}; got {new['schema']}")
+    new["schema"] = SCHEMA_VERSION
+    environment = new["environment"]
+    command = environment["stack"].get("vllm", {"command": []})["command"]
+    if "--dtype" in command:
+        environment["dtype"] = command[command.index("--dtype") + 1]
+    if cores := re.search(r"(\d+) cores", environment["hardware"]):
+        environment["cores"] = int(cores[1])
+    new["notes"] = [*new.get("notes", []), CONVERTED]
+    return new
 
 
 def schema() -> dict[str, Any]:

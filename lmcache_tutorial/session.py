@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata, util
 from pathlib import Path
@@ -20,6 +21,7 @@ from .pages import RANDOM_WEIGHTS, percent
 from .report import write_report
 from .results import RunRecord, write_results
 from .shapes import SHAPES
+from .sources import served_by
 from .stack import Stack, kept_servers
 from .workload import Workload
 
@@ -35,6 +37,7 @@ PACKAGES = (
 )
 OPTIONAL = ("fastokens",)
 MESSAGE_CHARACTERS = 4_000
+SERVED_COLUMNS = 45  # two sources with their shares fit into one line of the summary
 
 
 class Session:
@@ -112,18 +115,23 @@ class Session:
 
 
 def summary_lines(results: dict[str, Any]) -> list[str]:
-    """Format the terminal's summary table: a line a lesson, then the verdict."""
-    lines = [f"{'lesson':<9}{'outcome':<10}{'hit rate':>9}  {'TTFT drop (95 % interval)':<30}"]
+    """Format the terminal's summary table, 100 columns wide: each lesson, then the verdict."""
+    line = "{:<8}{:<10}{:>8}  {:<" + str(SERVED_COLUMNS) + "}  {}"
+    lines = [line.format("lesson", "outcome", "hit rate", "served by", "TTFT drop (95 % interval)")]
     for lesson in results["lessons"]:
         head = lesson["headline"]
         drop = "–"
         if "ttft_drop" in head:
-            low, high = percent(head["ttft_drop_low"]), percent(head["ttft_drop_high"])
+            low, high = (percent(head[f"ttft_drop_{end}"]).removesuffix(" %") for end in ("low", "high"))
             drop = f"{percent(head['ttft_drop'])} ({low} to {high})"
+        # Three sources with their shares take two lines.
+        served, *more = textwrap.wrap(served_by(head.get("tokens")), SERVED_COLUMNS)
         outcome = lesson["outcome"].replace("_", " ")
-        lines.append(f"{lesson['id']:<9}{outcome:<10}{percent(head.get('hit_rate')):>9}  {drop:<30}")
+        lines.append(line.format(lesson["id"], outcome, percent(head.get("hit_rate")), served, drop).rstrip())
+        lines += [f"{'':<28}{words}" for words in more]
         if lesson["reason"]:
-            lines.append(f"         {lesson['reason'].splitlines()[0][:100]}")
+            lines.append(textwrap.shorten(lesson["reason"].splitlines()[0], 92, placeholder=" …"))
+            lines[-1] = f"{'':<8}{lines[-1]}"
     lines.append(f"verdict: {results['verdict']}")
     return lines
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,26 @@ import pytest
 
 from lmcache_tutorial.config import RunConfig, Thresholds, run_config
 from lmcache_tutorial.lessons import LessonHeader
+from lmcache_tutorial.prompts import Layout
 from lmcache_tutorial.records import Interval, SpanRecord, TokenSources
+from lmcache_tutorial.rendering import Rendered
 from lmcache_tutorial.results import RunRecord
 from lmcache_tutorial.session import environment
 
 pytest_plugins = ["pytester"]
-OUTCOMES = ("passed", "failed", "error", "skipped", "not_run")
+OUTCOMES = ("passed", "failed", "error", "undecided", "skipped", "not_run")
 BAD_CODE = "document.title='owned'"
 HOSTILE = f'<script>{BAD_CODE}</script><img src=x onerror="{BAD_CODE}"> & $"quotes"$'
+
+
+def layout(*segments: tuple[str, list[str]]) -> Layout:
+    """Lay out (segment, its tokens' texts); a token's id follows from its text."""
+    texts = [text for _, tokens in segments for text in tokens]
+    ends = list(accumulate(map(len, texts)))
+    offsets = tuple(zip([0, *ends], ends, strict=False))
+    ids = tuple(zlib.crc32(text.encode()) for text in texts)
+    owners = tuple(name for name, tokens in segments for _ in tokens)
+    return Layout((), Rendered("".join(texts), ids, offsets), owners)
 
 
 @pytest.fixture
@@ -30,6 +44,9 @@ def document(cpu_run: RunConfig) -> dict[str, Any]:
     """A results document: one chapter for each outcome, with a hostile text wherever a text can stand."""
     record = RunRecord(Thresholds(), environment=environment(cpu_run), interrupted=True)
     record.environment["stack"] = {"vllm": {"command": ["python", HOSTILE], "port": 1, "log": "x"}}
+    sizes = {"class": "two", "short": 1200, "medium": 2400, "long": 4800, "reason": HOSTILE}
+    record.environment |= {"instruction_set": "AMX", "cores": 2, "dtype": "bfloat16", "workload": sizes}
+    record.environment["prefill_tokens_s"] = 2130.4
     fields = {"Question": f"Why {HOSTILE}?", "You will see": "it."}
     for number, outcome in enumerate(OUTCOMES, 1):
         name = f"lesson{number}"
@@ -39,15 +56,23 @@ def document(cpu_run: RunConfig) -> dict[str, Any]:
         claim.outcome, claim.message = outcome, None if outcome == "passed" else HOSTILE
         lesson = record.lessons[name]
         lesson.compare("Reused tokens", predicted=[96, 96], measured=[96, 96 - number + 1])
-        lesson.measure("TTFT", arm="cold", values=[1.0, 2.0])
+        lesson.compare("In order", predicted=[512, 512, 576], measured=[512, 512, 576], sequence=True)
+        lesson.measure("Large and small", arm="cold", values=[1234567.8, 0.0000123])
         drop = Interval(0.9, 0.85, 0.95)
         lesson.headline(hit_rate=0.97, ttft_drop=drop, tokens=TokenSources(3, 60, 37, 0))
         rows = [(HOSTILE, 1.0), (HOSTILE, 1.2), ("warm", 0.2)]
-        lesson.chart("Rounds", kind="rounds", columns=["arm", "TTFT [s]"], rows=rows, axis="TTFT [s]")
+        lesson.chart("Neutral", kind="rounds", columns=["arm", "TTFT [s]"], rows=rows, axis="TTFT [s]")
+        warm_by = {"cold": "computed", "warm": "engine"}
+        lesson.rounds("TTFT", {"cold": [1.0, 1.2], "warm": [0.2, 0.1]}, served_by=warm_by)
         growth = [(100, 0.1, "cold"), (200, 0.3, "cold"), (200, 0.1, "warm")]
-        lesson.chart(
-            "Growth", kind="growth", columns=["tokens", "TTFT [s]", "arm"], rows=growth, axis="tokens"
-        )
+        columns = ["tokens", "TTFT [s]", "arm"]
+        lesson.chart("Growth", kind="growth", columns=columns, rows=growth, axis="tokens", served_by=warm_by)
+        manual = [f" word{place}" for place in range(100)]
+        prompts = [
+            layout(("manual", manual), ("question", [*begin, " end", HOSTILE]))
+            for begin in ([" Why"], [" What", " else"])
+        ]
+        lesson.prefix("Parting", *prompts, block=16, chunk=32)
         lesson.served("Served", {"cold": [TokenSources(9, 0, 0, 0)], "warm": [TokenSources(1, 4, 3, 1)]})
         spans = [
             SpanRecord("a", "root", HOSTILE, "chain", "", 0.0, 2.0, None, None, None),

@@ -115,7 +115,7 @@ def test_a_run_writes_a_report_and_ends_with_its_path(pytester, suite):
     assert document["verdict"] == "passed"
     assert [lesson["id"] for lesson in document["lessons"]] == ["lesson1", "lesson2"]
     assert document["lessons"][0]["claims"][0]["name"] == "A figure is shown"
-    done.stdout.fnmatch_lines(["lesson2  passed * 97.0 %  90.0 % (80.0 % to 95.0 %)*", "verdict: passed"])
+    done.stdout.fnmatch_lines(["lesson2 passed * 97.0 %  * 90.0 % (80.0 to 95.0)", "verdict: passed"])
     assert done.outlines[-2] == f"report: {pytester.path / 'reports' / 'index.html'}"
     assert "Chapter 1. Its title" in (pytester.path / "reports" / "index.html").read_text()
 
@@ -157,7 +157,7 @@ def test_what_did_not_pass_says_so(pytester, suite, claim, outcome, verdict, cod
     assert document["lessons"][1]["outcome"] == outcome
     assert document["lessons"][1]["reason"]
     assert document["lessons"][0]["outcome"] == "passed"
-    done.stdout.fnmatch_lines([f"lesson2  {outcome} *", f"verdict: {verdict}"])
+    done.stdout.fnmatch_lines([f"lesson2 {outcome} *", f"verdict: {verdict}"])
 
 
 def test_what_did_not_run_says_so(pytester, suite):

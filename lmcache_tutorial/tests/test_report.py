@@ -5,8 +5,9 @@ from html.parser import HTMLParser
 import jsonschema
 import pytest
 
+from lmcache_tutorial.charts import draw
 from lmcache_tutorial.lessons import HeaderError, parse_header
-from lmcache_tutorial.plotting import KINDS, chart_svg
+from lmcache_tutorial.plotting import KINDS
 from lmcache_tutorial.report import render, write_report
 from lmcache_tutorial.results import write_results
 from lmcache_tutorial.tests.conftest import HOSTILE, OUTCOMES
@@ -15,6 +16,7 @@ DATA = {
     "rounds": (["arm", "s"], [("a", 1.0), ("a", 2.0), ("b", 0.5)]),
     "growth": (["x", "s", "arm"], [(1, 1.0, "a"), (2, 2.0, "a"), (1, 0.5, "b")]),
     "parts": (["arm", "p", "q"], [("a", 1, 2), ("b", 3, 4)]),
+    "served": (["arm", "requests", "engine's own cache", "prefilled"], [("a", 1, 2, 3), ("b", 2, 3, 4)]),
 }
 
 
@@ -93,10 +95,13 @@ def test_the_verdict_follows_the_worst_claim(document):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_chart_follows_the_theme_and_has_a_name(kind):
-    svg = chart_svg(kind, *DATA[kind], axis="TTFT [s]", name='a "name" <b>', prefix="p1")
+    columns, rows = DATA[kind]
+    stated = {"a": "engine", "p": "engine"} if kind != "served" else {}
+    chart = {"kind": kind, "columns": columns, "rows": rows, "axis": "TTFT [s]", "name": 'a "name" <b>'}
+    svg = draw({**chart, "served_by": stated}, "p1")
     assert svg.startswith("<svg")
     assert "var(--ink)" in svg
-    assert "var(--series-2)" in svg
+    assert "var(--engine)" in svg
     assert "#0a0b" not in svg
     assert "&lt;b&gt;" in svg
     assert all(name.startswith("p1-") for name in Page(svg).ids)
