@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-HEADER_FIELDS = ("Question", "You will see", "Time", "Hardware", "Builds on")
+HEADER_FIELDS = ("Question", "You will see", "Words", "Time", "Hardware", "Builds on")
 SPELLINGS = {"ttft": "TTFT", "lmcache": "LMCache", "engines": "engine's"}  # what a Python name cannot spell
 LESSON_FILE = re.compile(r"test_(lesson[1-9])_\w+\.py$")
 
@@ -18,7 +18,7 @@ class HeaderError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class LessonHeader:
-    """The docstring of a lesson: its title and the five fields."""
+    """The docstring of a lesson: its title and the six fields."""
 
     title: str
     fields: Mapping[str, str]
@@ -36,7 +36,7 @@ def parse_header(docstring: str | None) -> LessonHeader:
     Raises:
         HeaderError: the title or a field is missing.
 
-    >>> fields = "Question  Why?|You will see  It.|Time  1|Hardware  any|Builds on  nothing"
+    >>> fields = "Question  Why?|You will see  It.|Words  hit|Time  1|Hardware  any|Builds on  nothing"
     >>> parse_header("Lesson 2. Twice.||".replace("|", chr(10)) + fields.replace("|", chr(10))).title
     'Lesson 2. Twice'
     """

@@ -112,6 +112,13 @@ class Renderer:
         stream.step(self.tokenizer, ids[-1])
         return time.perf_counter() - begin
 
+    def split(self, text: str, share: float) -> tuple[str, str]:
+        """Cut a text in two at a share of its tokens, from 0 (all behind the cut) to 1 (all before it)."""
+        offsets = self.tokenizer.encode(text, add_special_tokens=False).offsets
+        place = round(share * len(offsets))
+        begin = offsets[place][0] if place < len(offsets) else len(text)
+        return text[:begin], text[begin:]
+
     def render(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> Rendered:
         """Render and tokenize a request."""
         text = self.text(messages, tools)
