@@ -95,6 +95,8 @@ def verdict(lessons: Mapping[str, Sequence[str]]) -> Verdict:
 
     >>> verdict({"lesson1": ["passed"], "lesson2": ["passed", "not_run"]})
     Verdict(outcome='incomplete', reasons=('lesson2: not run',))
+    >>> verdict({"lesson1": ["passed", "undecided", "skipped"]})
+    Verdict(outcome='incomplete', reasons=('lesson1: undecided',))
     """
     judged = {lesson: worst(outcomes) for lesson, outcomes in lessons.items()}
     reasons = tuple(

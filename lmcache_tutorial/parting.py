@@ -13,7 +13,7 @@ SMALL_CHUNK = 64  # tokens; of chunks up to this size two are shown left of the 
 CHUNKS_AFTER = 2  # from the one that the parting lies in
 WORDS_BEFORE, WORDS_AFTER = 10, 28
 TEMPLATE = "template"  # the name of what no segment owns
-COLUMNS = ("shown as", "prompt", "from token", "tokens", "segment", "text", "in both prompts")
+COLUMNS = ("shown as", "prompt", "tokens before it", "tokens", "segment", "text", "in both prompts")
 
 
 def prefix_chart(first: Layout, second: Layout, *, block: int, chunk: int) -> dict[str, Any]:

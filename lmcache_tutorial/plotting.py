@@ -125,7 +125,8 @@ def served_chart(axes: Axes, frame: pd.DataFrame, keys: Keys) -> None:
     arm, requests, *_ = frame.columns
     shown = frame.drop(columns=requests).copy()
     if frame[requests].nunique() > 1:
-        counts = (f"{count:,.0f} {'request' if count == 1 else 'requests'}" for count in frame[requests])
+        # A space that is not broken keeps the number beside its word.
+        counts = (f"{count:,.0f}\u00a0{'request' if count == 1 else 'requests'}" for count in frame[requests])
         shown[arm] = [f"{name} ({count})" for name, count in zip(frame[arm], counts, strict=True)]
     parts_chart(axes, shown.round(), keys)
 

@@ -157,7 +157,10 @@ def _units(chart: Chart, scale: Scale) -> Iterator[str]:
 def _parting(chart: Chart, scale: Scale) -> Iterator[str]:
     shared, prompt = chart["shared"], chart["tokens"]["second"]
     at = scale.x(shared)
-    words = f"they part at token {shared:,}" if shared < prompt else "they do not part: the second ends here"
+    if shared == prompt:
+        words = "they do not part: the second ends here"
+    else:
+        words = f"they part after {shared:,} tokens" if shared else "they part at the first token"
     anchor = "start" if at < 300 else "end" if at > 700 else "middle"
     yield _text(at, 24, words, anchor, "strong")
     yield _line(at, 30, BORDERS_AT - 14, "parting")
@@ -166,7 +169,7 @@ def _parting(chart: Chart, scale: Scale) -> Iterator[str]:
 
 def _words(chart: Chart, scale: Scale, prefix: str) -> Iterator[str]:
     at, shared = scale.x(chart["shared"]), chart["shared"]
-    yield _text(LABELS, WORDS_TITLE, "The tokens around it", "start", "strong")
+    yield _text(LABELS, WORDS_TITLE, "The tokens there", "start", "strong")
     for prompt, top in WORDS.items():
         yield _label(top + 12, PROMPTS[prompt][1], "")
         rows = _rows(chart, "token", prompt)

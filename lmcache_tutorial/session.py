@@ -130,8 +130,7 @@ def summary_lines(results: dict[str, Any]) -> list[str]:
         lines.append(line.format(lesson["id"], outcome, percent(head.get("hit_rate")), served, drop).rstrip())
         lines += [f"{'':<28}{words}" for words in more]
         if lesson["reason"]:
-            lines.append(textwrap.shorten(lesson["reason"].splitlines()[0], 92, placeholder=" …"))
-            lines[-1] = f"{'':<8}{lines[-1]}"
+            lines.append(f"{'':<8}{lesson['reason'].splitlines()[0][:92]}")
     lines.append(f"verdict: {results['verdict']}")
     return lines
 

@@ -12,7 +12,7 @@ SOURCES: Mapping[str, str] = {
 }
 """Key -> name, in the order in which a prompt is served from its front to its end."""
 NEUTRAL, PREDICTED = "neutral", "predicted"
-KEYS: Mapping[str, str] = {**SOURCES, NEUTRAL: "no single source", PREDICTED: "predicted"}
+KEYS: Mapping[str, str] = {**SOURCES, NEUTRAL: "other", PREDICTED: "predicted"}
 """What a lesson may say of a series or an arm: a source, none, or that it was predicted."""
 
 

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import shutil
 
 import pytest
 
 from lmcache_tutorial.report import write_report
+from lmcache_tutorial.tests.conftest import HOSTILE, OUTCOMES
 
 MISSING = [name for name in ("chromium", "chromedriver") if not shutil.which(name)]
 QUIET = (
@@ -55,19 +57,64 @@ def test_the_page_opens_without_error_request_or_script(page, tmp_path):
     assert page.title == "LMCache tutorial: failed"  # the hostile text would have renamed it
 
 
-def test_every_chart_is_visible_and_inside_the_page(page):
-    charts = page.execute_script(
-        "return [...document.querySelectorAll('svg')].map(s => { const r = s.getBoundingClientRect();"
-        " return [r.width, r.height, r.right <= innerWidth, s.querySelectorAll('path').length,"
-        " s.ariaLabel] })"
-    )
-    assert len(charts) == 15
-    for width, height, inside, paths, label in charts:
-        assert width > 300
-        assert height > 80
-        assert inside
-        assert paths > 3
-        assert label
+def show(page, scheme, width):
+    """Let the browser show the page in a theme and at a width."""
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+
+
+# What a reader sees of each chart: its size, the box that it may be scrolled in, its texts and their colour.
+SEEN = """
+return [...document.querySelectorAll('figure svg')].map(svg => {
+  const box = svg.parentElement.getBoundingClientRect(), own = svg.getBoundingClientRect();
+  const caption = svg.closest('figure').querySelector('.caption');
+  const texts = [...svg.querySelectorAll('text')].filter(text => text.textContent.trim());
+  const cut = texts.filter(text => {
+    const r = text.getBoundingClientRect();
+    const across = r.left < own.left - 1 || r.right > own.right + 1;
+    return across || r.top < own.top - 1 || r.bottom > own.bottom + 1;
+  });
+  const paper = getComputedStyle(svg.closest('section')).backgroundColor;
+  return {
+    width: own.width, height: own.height, left: box.left, right: box.right, seen: box.width,
+    scrolls: getComputedStyle(svg.parentElement).overflowX === 'auto', label: svg.ariaLabel,
+    shapes: svg.querySelectorAll('path, rect').length, texts: texts.length,
+    cut: cut.map(text => text.textContent), caption: caption && caption.textContent,
+    smallest: Math.min(...texts.map(text => text.getBoundingClientRect().height)),
+    invisible: texts.filter(text => getComputedStyle(text).fill === paper).map(text => text.textContent),
+  };
+})
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1100, 400])
+def test_every_chart_is_visible_and_inside_the_page(page, scheme, width):
+    show(page, scheme, width)
+    charts = page.execute_script(SEEN)
+    assert len(charts) == 5 * len(OUTCOMES)
+    for chart in charts:
+        assert chart["left"] >= 0
+        assert chart["right"] <= width
+        assert chart["seen"] > 300
+        assert chart["height"] > 80
+        assert chart["scrolls"]
+        assert chart["width"] <= chart["seen"] + 1 or width == 400, "only a phone scrolls a chart"
+        assert chart["shapes"] > 3
+        assert chart["texts"] > 3
+        assert chart["smallest"] > 7
+        assert chart["cut"] == []
+        assert chart["invisible"] == []
+        assert chart["label"]
+        assert chart["caption"]
+    assert page.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+def test_no_number_is_printed_as_a_power_of_ten(page):
+    texts = page.execute_script("return document.body.textContent")
+    assert re.findall(r"\de[+-]?\d\d", texts.replace(HOSTILE, "")) == []
 
 
 def test_colours_follow_the_theme(page):
@@ -77,9 +124,7 @@ def test_colours_follow_the_theme(page):
     )
     seen = {}
     for scheme in ("light", "dark"):
-        page.execute_cdp_cmd(
-            "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-        )
+        show(page, scheme, 1100)
         paper, ink, chart_ink = page.execute_script(read)
         assert chart_ink == ink
         seen[scheme] = (paper, ink)
