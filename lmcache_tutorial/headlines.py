@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .pages import RANDOM_WEIGHTS, percent, seconds
+from .pages import RANDOM_WEIGHTS, machine_words, percent, seconds
 from .sources import served_by
 
 BEGIN, END = "<!-- headlines -->", "<!-- /headlines -->"
@@ -58,7 +58,8 @@ def _run(file: Path, folder: Path) -> str:
     engine = next(name for name in packages if name.startswith("vllm"))
     versions = f"{engine} {packages[engine]}, lmcache {packages['lmcache']}"
     lines = [
-        f"**{environment['hardware']}**: {environment['model']}{weights}. {versions}, "
+        f"**{environment['hardware']}** ({machine_words(environment)}): {environment['model']}{weights}. "
+        f"{versions}; {seconds(run['duration_s'])}, "
         f"[{run['verdict']}]({folder / 'index.html'}) ([results.json]({folder / 'results.json'})).",
         "",
         "| lesson | outcome | hit rate | served by | TTFT drop | 95 % interval | time |",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -84,3 +84,33 @@ def sequence(values: Sequence[float], unit: str = "") -> str:
     '512, 512, 576 tokens'
     """
     return f"{', '.join(figure(value) for value in values)} {unit}".strip()
+
+
+def machine_words(environment: Mapping[str, Any]) -> str:
+    """Say what the run's work was fitted to; empty where the document does not tell.
+
+    >>> machine_words({"instruction_set": "AMX", "cores": 2, "dtype": "bfloat16", "prefill_tokens_s": 2130.4})
+    'AMX, 2 cores, bfloat16, prefill 2,130 tokens/s'
+    """
+    cores, rate = environment.get("cores"), environment.get("prefill_tokens_s")
+    words = [
+        environment.get("instruction_set"),
+        cores and figure(cores, "cores" if cores > 1 else "core"),
+        environment.get("dtype"),
+        rate and f"prefill {rate:,.0f} tokens/s",
+    ]
+    return ", ".join(word for word in words if word)
+
+
+def workload_words(environment: Mapping[str, Any]) -> str:
+    """Say how long the documents are and why; empty where the document does not tell.
+
+    >>> sizes = {"class": "small", "short": 1200, "medium": 2400, "long": 4800, "reason": "it is slow"}
+    >>> workload_words({"workload": sizes})
+    'documents of 1,200, 2,400 and 4,800 tokens, because it is slow'
+    """
+    workload = environment.get("workload")
+    if not workload:
+        return ""
+    short, medium, long = (figure(workload[size]) for size in ("short", "medium", "long"))
+    return f"documents of {short}, {medium} and {long} tokens, because {workload['reason']}"

@@ -93,7 +93,7 @@ def prefix_caption(chart: Chart) -> str:
         words += "; " if key == "engine" else ". "
     words = words.replace("; In", "; in")
     if shared < prompt:
-        words += "All that stands right of the parting is prefilled again, equal words too (marked =)"
+        words += "All that stands right of the parting is prefilled again, equal words too"
         if chart["equal_at_end"]:
             words += f", such as the {chart['equal_at_end']:,} tokens at the end that are equal in both"
         words += ": a token's KV depends on every token before it."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from .doctor import COMPILED, ENGINES, compiled_operations
 from .gate import INCOMPLETE_EXIT_CODE
 from .lessons import lesson_id, parse_header, sentence
 from .machine import gpu, instruction_set_here, processor
-from .pages import RANDOM_WEIGHTS, percent
+from .pages import RANDOM_WEIGHTS, machine_words, percent
 from .report import write_report
 from .results import RunRecord, write_results
 from .shapes import SHAPES
@@ -108,7 +108,7 @@ class Session:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the summary; it ends with the report's path."""
         terminalreporter.section("LMCache tutorial")
-        terminalreporter.write_line(f"machine: {machine_line(self._results['environment'])}")
+        terminalreporter.write_line(f"machine: {machine_words(self._results['environment'])}")
         for line in summary_lines(self._results):
             terminalreporter.write_line(line)
         terminalreporter.write_line(f"report: {self._run.report_dir / 'index.html'}")
@@ -173,18 +173,6 @@ def workload_document(workload: Workload, dtype_reason: str, dtype: str) -> dict
     }
 
 
-def machine_line(environment: Mapping[str, Any]) -> str:
-    """Name what decides the speed: instruction set, cores, number format, measured prefill rate."""
-    rate = environment.get("prefill_tokens_s")
-    parts = [
-        environment["instruction_set"],
-        f"{environment['cores']} cores",
-        environment["dtype"],
-        *([f"prefill {rate:,.0f} tokens/s"] if rate else []),
-    ]
-    return ", ".join(parts)
-
-
 def header(run: RunConfig) -> list[str]:
     """Build the lines of the pytest header."""
     kept = kept_servers()
@@ -199,7 +187,7 @@ def header(run: RunConfig) -> list[str]:
         notes.append(f"{COMPILED}: {compiled_operations().seen}")
     return [
         f"lmcache-tutorial: profile {run.stack.profile}, model {run.stack.model}, stack {where}",
-        f"machine: {machine_line(environment(run))}, since {run.dtype_reason}",
+        f"machine: {machine_words(environment(run))}, since {run.dtype_reason}",
         f"traces: written to {run.report_dir / 'traces'}, sent nowhere{ignored}",
         *notes,
     ]

@@ -89,7 +89,8 @@ class Profile:
 
 
 def _size_class(from_tokens_s: float, long: int) -> SizeClass:
-    return SizeClass(from_tokens_s, LessonSizes(short=long // 4, medium=long // 2, long=long))
+    sizes = LessonSizes(short=long // 4, medium=long // 2, long=long, answer_tokens=4)
+    return SizeClass(from_tokens_s, sizes)
 
 
 PROFILES: Mapping[str, Profile] = {

@@ -95,7 +95,8 @@ def test_a_gpu_machine_gets_the_gpu_profile_and_memory_for_lmcache(gpu_machine):
     run = run_config()
     assert (run.stack.profile, run.stack.model, run.stack.chunk_tokens) == ("gpu", GPU_MODEL, 256)
     assert run.stack.lmcache_memory_gib == 77
-    assert (run.sizes.short, run.sizes.medium, run.sizes.long) == (8_000, 32_000, 60_000)
+    (sizes,) = [one.sizes for one in run.classes]
+    assert (sizes.short, sizes.medium, sizes.long) == (8_000, 32_000, 60_000)
     assert run_config(lmcache_memory_gib=40).stack.lmcache_memory_gib == 40
 
 

@@ -16,9 +16,7 @@ COLD = [2.0, 2.1, 1.8, 2.6, 2.0, 2.2, 1.9]
 def test_an_interval_decides_only_if_the_bar_lies_outside():
     assert lies_above(Interval(0.8, 0.75, 0.9), 0.7, scatter=COLD)
     assert not lies_above(Interval(0.5, 0.4, 0.7), 0.7, scatter=COLD)
-    with pytest.raises(
-        UndecidedError, match=r"0\.720 .*0\.610 to 0\.800.* bar of 0\.7\. Half of"
-    ):
+    with pytest.raises(UndecidedError, match=r"0\.720 .*0\.610 to 0\.800.* bar of 0\.7\. Half of"):
         lies_above(Interval(0.72, 0.61, 0.8), 0.7, scatter=COLD)
 
 

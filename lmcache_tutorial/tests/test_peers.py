@@ -160,7 +160,7 @@ def test_a_peer_that_fails_is_given_up_and_the_others_go_on(cpu_run, monkeypatch
         for peer in (base, bad, good)
     ]
     for sample in measure(
-        0, seats, SETS["tuning"], PROFILES["cpu"].sizes, lambda peer, e: made.give_up(peer, f"{e}")
+        0, seats, SETS["tuning"], PROFILES["cpu"].classes[0].sizes, lambda peer, e: made.give_up(peer, f"{e}")
     ):
         made.samples.append(sample)
     sizes, rounds = len(SETS["tuning"].sizes), SETS["tuning"].rounds
@@ -188,12 +188,13 @@ def test_a_peer_that_does_not_start_has_no_seat_and_every_server_is_closed(cpu_r
 
     monkeypatch.setattr(side_by_side, "launch", lambda *_: next(launched))
     monkeypatch.setattr(side_by_side, "wait_ready", wait)
-    model, gone = SimpleNamespace(kv_bytes_per_token=lambda: KV), []
-    with seated(cpu_run, model, (base, bad, good), print, lambda peer, _: gone.append(peer)) as seats:
+    model, gone = SimpleNamespace(kv_bytes_per_token=lambda dtype: KV), []
+    sizes = cpu_run.classes[0].sizes
+    with seated(cpu_run, sizes, model, (base, bad, good), print, lambda peer, _: gone.append(peer)) as seats:
         assert [peer for peer, _ in seats] == [base, good]
         assert gone == [bad]
     assert Launched.closed == 3
-    assert list(measure(0, [], SETS["tuning"], cpu_run.sizes, gone.append)) == []
+    assert list(measure(0, [], SETS["tuning"], sizes, gone.append)) == []
 
 
 def test_what_a_cache_left_to_compute_is_told(cpu_run):
@@ -215,8 +216,10 @@ def test_the_tuning_page_has_each_prediction_beside_its_outcome(cpu_run):
 
 def test_the_digest_follows_every_setting_of_a_peer():
     plain = PROFILES["gpu"].stack
-    digests = {settings_digest(PEERS, p) for p in (plain, replace(plain, chunk_tokens=512))}
-    assert len(digests | {settings_digest(PEERS[:2], plain)}) == 3
+    slow, fast = (PROFILES["cpu"].classes[place].sizes for place in (0, -1))
+    digests = {settings_digest(PEERS, p, slow) for p in (plain, replace(plain, chunk_tokens=512))}
+    others = {settings_digest(PEERS[:2], plain, slow), settings_digest(PEERS, plain, fast)}
+    assert len(digests | others) == 4
 
 
 @pytest.mark.parametrize(("peer", "before"), [(TUNED, " warm"), (TUNED, " of LMCache"), (NATIVE, " against")])

@@ -20,6 +20,7 @@ HEADER = '''"""Chapter {0}. Its title.
 
 Question      Does it hold?
 You will see  that it holds.
+Words         hit.
 Time          1 second.
 Hardware      any.
 Builds on     nothing.
@@ -32,6 +33,16 @@ def test_lesson{0}_a_figure_is_shown(report):
     report.headline(hit_rate=0.97, ttft_drop=Interval(0.9, 0.8, 0.95))
     report.compare("Tokens", predicted=[1], measured=[1])
 '''
+UNDECIDED = """
+from lmcache_tutorial.gate import lies_above
+
+def test_lesson2_it():
+    assert lies_above(Interval(0.72, 0.6, 0.8), 0.7, scatter=[1.0, 1.4, 2.0])
+"""
+ROUNDS = """
+def test_lesson2_it(progress):
+    assert list(progress.rounds("abc", 3)) == ["a", "b", "c"]
+"""
 CONFTEST = """
 pytest_plugins = ["fixtures.report"]
 """
@@ -144,9 +155,10 @@ def test_deselected_chapters_are_absent(pytester, suite):
     [
         ("def test_lesson2_it():\n    assert 1 == 2, 'the reason'", "failed", "failed", 1),
         ("def test_lesson2_it(missing): ...", "error", "failed", 1),
-        ("def test_lesson2_it():\n    pytest.skip('the reason')", "skipped", "incomplete", 0),
+        ("def test_lesson2_it():\n    pytest.skip('the reason')", "skipped", "incomplete", 6),
+        (UNDECIDED, "undecided", "incomplete", 6),
     ],
-    ids=["failed", "error", "skipped"],
+    ids=["failed", "error", "skipped", "undecided"],
 )
 def test_what_did_not_pass_says_so(pytester, suite, claim, outcome, verdict, code):
     suite(2, claim)
@@ -158,6 +170,52 @@ def test_what_did_not_pass_says_so(pytester, suite, claim, outcome, verdict, cod
     assert document["lessons"][1]["reason"]
     assert document["lessons"][0]["outcome"] == "passed"
     done.stdout.fnmatch_lines([f"lesson2 {outcome} *", f"verdict: {verdict}"])
+
+
+def test_an_undecided_claim_is_neither_passed_nor_failed(pytester, suite):
+    suite(2, UNDECIDED)
+    done = run(pytester, "-rA")
+    done.stdout.fnmatch_lines(["*test_lesson2_something.py .[?]*", "*1 undecided*"])
+    (claim,) = [c for c in results(pytester)["lessons"][1]["claims"] if c["outcome"] == "undecided"]
+    assert "cannot be told from the bar of 0.7" in claim["message"]
+    assert "Half of the 3 rounds" in claim["message"]
+    (case,) = ElementTree.parse(pytester.path / "reports" / "junit.xml").iter("skipped")
+    assert "cannot be told" in (case.get("message") or "")
+
+
+def test_a_claim_that_failed_decides_over_one_that_is_undecided(pytester, suite):
+    suite(1, "def test_lesson1_it():\n    assert False")
+    suite(2, UNDECIDED)
+    assert run(pytester).ret == 1
+    assert results(pytester)["verdict"] == "failed"
+
+
+def test_rounds_are_counted_aloud_on_a_terminal_only(pytester, suite):
+    pytester.makeconftest('pytest_plugins = ["fixtures.report", "fixtures.progress"]')
+    suite(2, ROUNDS)
+    done = run(pytester, "-k", "lesson2")
+    done.assert_outcomes(passed=2, deselected=1)
+    assert "round 2 of 3" not in done.stdout.str()
+    shown = on_a_terminal([sys.executable, "-m", "pytest", "--stack=cpu", "-k", "lesson2"], pytester.path)
+    assert "round 2 of 3, about " in shown
+    assert "2 passed" in shown
+
+
+def on_a_terminal(command: list[str], folder: Path) -> str:
+    """Run a command whose output is a terminal, and return what that showed."""
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(command, cwd=folder, stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL)
+    os.close(theirs)
+    shown = b""
+    try:
+        while piece := os.read(ours, 65_536):
+            shown += piece
+    except OSError:  # Linux's way to say that nobody holds the other end any more
+        pass
+    finally:
+        os.close(ours)
+        process.wait(timeout=60)
+    return shown.decode()
 
 
 def test_what_did_not_run_says_so(pytester, suite):

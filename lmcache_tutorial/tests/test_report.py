@@ -229,9 +229,9 @@ def test_the_terminals_table_fits_and_tells_who_served(document):
     assert lines[2].strip() == "LMCache second tier 20 %"
 
 
-@pytest.mark.parametrize("missing", ["Question", "You will see", "Time", "Hardware", "Builds on"])
+@pytest.mark.parametrize("missing", ["Question", "You will see", "Words", "Time", "Hardware", "Builds on"])
 def test_a_header_without_a_field_is_an_error(missing):
-    fields = {name: "text" for name in ("Question", "You will see", "Time", "Hardware", "Builds on")}
+    fields = {name: "text" for name in ("Question", "You will see", "Words", "Time", "Hardware", "Builds on")}
     del fields[missing]
     text = "A title.\n\n" + "\n".join(f"{name}  {value}\n      more" for name, value in fields.items())
     with pytest.raises(HeaderError, match=missing):
