@@ -72,6 +72,8 @@ def lmcache_reusable_tokens(shared: int, prompt: int, chunk: int) -> int:
 
     >>> lmcache_reusable_tokens(shared=100, prompt=130, chunk=64)
     64
+    >>> lmcache_reusable_tokens(shared=1000, prompt=1020, chunk=64)  # the engine, in blocks of 32: 992
+    960
     >>> lmcache_reusable_tokens(shared=128, prompt=128, chunk=64)
     127
     """

@@ -57,7 +57,9 @@ class Pair:
 # ## 2. The prediction
 # The engine keeps its KV in *blocks* and reuses only whole ones, so the shared prefix is rounded *down*. The
 # shared prefix itself is no guess: the server renders both prompts with its chat template and returns their
-# token ids, and you count how far they agree. Write your own number down before you look.
+# token ids, and you count how far they agree. The last token is always computed, since its output is the
+# first new one. (LMCache keeps *chunks*, which are often larger: Lesson 3 counts them.) Write your own number
+# down before you look.
 
 
 # %%
@@ -70,9 +72,9 @@ def predicted_reuse(stack: Stack, manual: str) -> int:
 # %% [markdown]
 # ## 3. The measurement
 # `start=` states what the caches hold when a turn begins, and the turn proves it: `start="cold"` fails the
-# run if even one token was reused, `start="engine"` if the engine's own cache gave none. The second ask
-# follows when LMCache has finished storing. Cold and warm alternate, so that a machine which slows down half
-# way slows both.
+# run if even one token was reused, `start="engine"` if the engine's own cache gave none. Without `start=`
+# nothing is stated, and nothing is checked. The second ask follows when LMCache has finished storing. Cold
+# and warm alternate, so that a machine which slows down half way slows both.
 
 
 # %%
@@ -144,8 +146,8 @@ def test_lesson2_the_time_to_first_token_drops_by_more_than_the_bar(
 
 # %% [markdown]
 # Who served those tokens? LMCache runs beside the engine and has stored the manual too, but vLLM asks its own
-# cache first and takes from LMCache only what it lacks. On a hot engine LMCache adds nothing; what it is for
-# shows when the engine's cache is gone, and that is Lesson 3.
+# cache first and takes from LMCache only what it lacks. While the engine's own cache holds the prompt,
+# LMCache adds nothing. It helps when that cache is gone: Lesson 3.
 
 
 # %%
@@ -172,8 +174,9 @@ def test_lesson2_benchmark_warm_ttft(first_token: FirstToken, read: Read) -> Non
 # %% [markdown]
 # ## 5. Exercises
 # 1. What if the question leads? File: `fixtures/graphs.py`. Change: let `Reader.messages` return one message,
-#    `[{"role": "user", "content": f"{question}\n\n{manual}"}]`. Command: `pytest -k lesson2`. Where: the
-#    claims end in an error that says from where the tokens of the second ask came.
+#    `[{"role": "user", "content": f"{question} {manual}"}]`. Command: `pytest -k lesson2`, without a kept
+#    stack. Where: the claims end in an error that says from where the tokens of an ask came.
 # 2. The whole prompt is known: why is a last piece prefilled all the same? File: this one. Change: `SECOND =
 #    FIRST`. Command: `pytest -k "lesson2 and whole_block"`. Where: the row "Reused tokens of the second ask",
-#    beside the length of the prompt in the picture above it.
+#    beside the length of the prompt in the picture. (If the prompt is a whole number of chunks, the claim
+#    fails by a few tokens: LMCache had them. Add a word to the question.)

@@ -14,7 +14,9 @@ Builds on     Lesson 4: static first, dynamic last.
 # A conversation of five turns about one manual. Each turn makes three requests: route the question to an
 # expert, let the expert call a tool, answer. The graph is the same in every arm; only the *policy* differs,
 # the few lines that decide with which messages a request begins: all of the history (*append-only*), its last
-# messages, or a system prompt that is written anew. A turn now holds three calls: `turn.calls`.
+# messages, or a system prompt that is written anew. A turn now holds three calls: `turn.calls`. The graph
+# stands in `fixtures/agents.py`: the router chooses one of three names, and one node plays that expert. The
+# model is small, so it may only choose from a list.
 
 # %%
 import json
@@ -95,7 +97,7 @@ def predict(stack: Stack, calls: Sequence[Call]) -> list[int]:
 # %% [markdown]
 # ## 3. The measurement
 # Each arm talks about a new copy of the manual. The requests of a turn come one after the other, so each has
-# its own counts.
+# its own counts. LMCache runs beside the engine, but the engine's own cache serves them, as in Lesson 2.
 
 
 # %%
@@ -162,6 +164,7 @@ def test_lesson5_an_append_only_agent_is_above_the_hit_rate_bar(
     turns = talks["append only"]
     tokens = total(turn.tokens for turn in turns[1:])
     report.headline(hit_rate=warm_rate(turns), tokens=tokens)
+    assert tokens.lmcache == 0
     windows = {name: [turn.tokens for turn in talk[1:]] for name, talk in talks.items()}
     requests = {name: len(calls(talk[1:])) for name, talk in talks.items()}
     report.served("Who served the warm turns", windows, calls=requests)
@@ -171,8 +174,8 @@ def test_lesson5_an_append_only_agent_is_above_the_hit_rate_bar(
 
 # %% [markdown]
 # What would you see of this in production, with no counters at hand? Langfuse's handler for LangChain leaves
-# an observation of type `generation` for every request. Two of its fields are enough. `completionStartTime`
-# is the first streamed chunk, so TTFT is that less `startTime`. `usageDetails` splits the prompt into
+# an observation of type `generation` for every request. Three of its fields are enough. `completionStartTime`
+# is the first streamed piece, so TTFT is that less `startTime`. `usageDetails` splits the prompt into
 # `input`, what was prefilled, and `input_cache_read`, what was reused: the hit rate is the second over the
 # sum of both.
 
@@ -193,8 +196,10 @@ def test_lesson5_each_node_tells_its_ttft_and_its_hits_in_the_trace(
 
 
 # %% [markdown]
-# Do not judge a policy by its hit rate alone: a trim also makes the prompt shorter, and two policies that
-# lose a part of the prefix may still pass the bar. What the engine *prefills* is what users wait for.
+# Do not judge a policy by its hit rate alone. Most of every prompt is the manual, and the trims reuse it too;
+# so their hit rates lie close to the append-only one. What they *prefill* lies further apart, and the prefill
+# is what users wait for. Why would anybody trim, then? An append-only history grows until the context is
+# full. When that comes near, drop old messages, in large steps.
 
 
 # %%
@@ -212,6 +217,8 @@ def test_lesson5_every_other_policy_reuses_less_and_prefills_more(
     )
     assert rates["append only"] > rates["large steps"] > rates["sliding trim"] > rates["rewritten"]
     assert prefill["append only"] < prefill["large steps"] < prefill["sliding trim"] < prefill["rewritten"]
+    apart = prefill["sliding trim"] / prefill["append only"]
+    assert apart > rates["append only"] / rates["sliding trim"]
 
 
 # %% [markdown]
@@ -242,10 +249,10 @@ def test_lesson5_the_diagnosis_names_where_the_prefix_breaks(
 
 
 # %% [markdown]
-# Three experts that start side by side on a cold manual. It is often said that they cannot help each other,
-# since none has finished when the next begins. Within one vLLM engine they can: its scheduler hands on the
-# blocks of a prompt while it is being prefilled, so the manual is prefilled once. They all *wait* for it, as
-# the chart shows; a request ahead moves that wait out of the fan-out.
+# Three experts start side by side on a cold manual (a *fan-out*). Must each of them prefill it, since none
+# has finished when the next begins? Within one vLLM engine, no: its scheduler hands on the blocks of a prompt
+# while it is being prefilled, so the manual is prefilled once. They all wait for it, as the chart shows of
+# one turn each; with one request ahead, that request waits. Only the token counts are claimed.
 
 
 # %%
@@ -258,6 +265,7 @@ def test_lesson5_experts_side_by_side_share_one_prefill(
     waits = {name: [c.ttft_s for c in turn.calls if c.node in EXPERTS] for name, turn in fan_outs.items()}
     report.rounds("TTFT of the three experts", waits)
     expected = {name: sorted(predict(stack, turn.calls)) for name, turn in fan_outs.items()}
+    assert all(min(counts[1:]) > 0 for counts in expected.values())
     found = {name: sorted(call.cached_tokens for call in turn.calls) for name, turn in fan_outs.items()}
     for name in found:
         both = {"predicted": expected[name], "measured": found[name]}
@@ -267,6 +275,7 @@ def test_lesson5_experts_side_by_side_share_one_prefill(
 
 # %% [markdown]
 # ## 5. Exercises
-# 1. Is a longer memory worth a later fall? File: this one. Change: `KEPT = 4`. Command: `pytest -k "lesson5
-#    and policy"`. Where: the charts "Hit rate of the warm turns" and "Prefilled in the warm turns". Predict
-#    first which of the two trimming policies moves, and in which direction.
+# 1. Does it pay to keep four messages instead of two? File: this one. Change: `KEPT = 4`. Command: `pytest -k
+#    "lesson5 and policy"`. Where: the charts "Hit rate of the warm turns" and "Prefilled in the warm turns".
+#    Predict first how many tokens each trimming policy prefills. Why do both prefill more, though both trim
+#    one turn later?
