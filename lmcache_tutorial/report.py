@@ -8,6 +8,7 @@ from statistics import median
 from types import MappingProxyType
 from typing import Any
 
+from .files import write_atomically
 from .pages import TITLES, page_environment
 from .plotting import chart_svg
 
@@ -49,9 +50,7 @@ def write_report(results: Mapping[str, Any], path: Path) -> None:
     """Render the page, with links to those that lie beside it, and write it, atomically."""
     beside = {f"{name}.html": title for name, title in TITLES.items()}
     pages = {name: title for name, title in beside.items() if path.with_name(name).is_file()}
-    partial = path.with_suffix(".partial")
-    partial.write_text(render(results, pages))
-    partial.rename(path)
+    write_atomically(path, render(results, pages))
 
 
 def holds(prediction: Mapping[str, Any]) -> bool:

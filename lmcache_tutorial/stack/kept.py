@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from ..config import RunConfig, StackConfig, cache_folder
 from ..doctor import ENGINES, resources
+from ..files import write_atomically
 from ..model import Model, ModelError, prepare
 from ..process import Server, ServerRecord
 from .running import Progress, Stack
@@ -131,9 +132,7 @@ def _write(stack: Stack) -> None:
         "engine_is_whole": stack.engine_has_lmcache,
         "servers": [server.state() for server in stack.servers],
     }
-    partial = state_file().with_suffix(".partial")
-    partial.write_text(json.dumps(state, indent=1))
-    partial.rename(state_file())
+    write_atomically(state_file(), json.dumps(state, indent=1))
 
 
 def _read() -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1]
 ROOT = PACKAGE.parent
 ORDER = (
+    "files "
     "lessons records predict rendering prompts pages logs culprits diagnosis replay diagnose metrics config "
     "corpus counters machine shapes model supervisor process doctor stack copy_rate peers samples "
     "side_by_side tracing meter ask gate results plotting report peers_page headlines session plugin cli"
