@@ -1,6 +1,7 @@
 """Supervised processes, with stand-ins: no figure ever comes from one."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,7 +13,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lmcache_tutorial.process import Server, ServerError, explaining_lines, free_port, wait_until_ready
+from lmcache_tutorial.process import (
+    SUPERVISOR,
+    Server,
+    ServerError,
+    explaining_lines,
+    free_port,
+    wait_until_ready,
+)
+from lmcache_tutorial.supervisor import LOOK_S
+
+SUPERVISE = [sys.executable, "-I", str(SUPERVISOR)]
 
 LISTEN = """
 import socket, sys, time
@@ -55,6 +66,18 @@ import mmap, os, sys
 for name in sys.argv[2:]:
     file = os.open("/dev/shm/" + name, os.O_CREAT | os.O_RDWR); os.ftruncate(file, 4096)
     globals()[name] = mmap.mmap(file, 4096)
+"""
+    + LISTEN
+)
+# Maps the file that it is told, shared, a second after it is there.
+MAPS_LATER = (
+    """
+import mmap, os, sys, time
+while not os.path.exists(sys.argv[2]) or not os.path.getsize(sys.argv[2]):
+    time.sleep(0.01)
+time.sleep(1)
+file = os.open(sys.argv[2], os.O_RDWR)
+kept = mmap.mmap(file, 4096, access=getattr(mmap, sys.argv[3]))
 """
     + LISTEN
 )
@@ -223,14 +246,107 @@ def test_shared_memory_is_unlinked_but_not_what_others_use(tmp_path):
     assert not Path("/dev/shm", names[1]).exists()
 
 
+def test_shared_memory_that_somebody_else_maps_by_now_stays(tmp_path):
+    name = f"lct-test-{os.getpid()}-lent"
+    server = start(SHARED, tmp_path, name)
+    wait_ready(server)
+    time.sleep(LOOK_S * 2)  # the supervisor has seen who made it
+    other = start(SHARED, tmp_path, name)
+    wait_ready(other)
+    server.stop()
+    there = Path("/dev/shm", name).exists()
+    other.stop()
+    Path("/dev/shm", name).unlink()
+    assert there
+
+
 def test_shared_memory_that_carries_the_runs_name_is_unlinked(tmp_path):
     tag = f"lct-test-{os.getpid()}-named"
-    left_over = Path("/dev/shm", f"pool_{tag}")
-    left_over.touch()
+    earlier, left_over = (Path("/dev/shm", f"{word}_{tag}") for word in ("earlier", "pool"))
+    earlier.touch()
     server = start(LISTEN, tmp_path, shm_name=tag)
     wait_ready(server)
+    left_over.touch()
     server.stop()
-    assert not left_over.exists()
+    seen = earlier.exists(), left_over.exists()
+    earlier.unlink()
+    assert seen == (True, False)
+
+
+@pytest.fixture
+def shm_folder():
+    """A folder of the user's own in /dev/shm, as one keeps a model there; the test fills it."""
+    folder = Path("/dev/shm", f"lct-test-{os.getpid()}-model")
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_a_model_in_dev_shm_survives_the_server_that_read_it(tmp_path, shm_folder):
+    weights, alone = shm_folder / "model.safetensors", Path(f"{shm_folder}.gguf")
+    late = shm_folder / "late.safetensors"
+    for file in (weights, alone):
+        file.write_bytes(bytes(4096))
+    paths = [str(path.relative_to("/dev/shm")) for path in (weights, alone, late)]
+    server = start(SHARED, tmp_path, *paths)  # it makes the late one itself: in a folder, so it is nobody's
+    wait_ready(server)
+    time.sleep(LOOK_S * 2)
+    server.stop()
+    seen = [path.exists() for path in (weights, alone, late)]
+    alone.unlink()
+    assert seen == [True, True, True]
+
+
+@pytest.mark.parametrize("access", ["ACCESS_READ", "ACCESS_WRITE"])
+def test_a_file_that_another_program_wrote_meanwhile_survives(tmp_path, access):
+    file = Path("/dev/shm", f"lct-test-{os.getpid()}-written-{access}")
+    server = start(MAPS_LATER, tmp_path, str(file), access)
+    file.write_bytes(bytes(4096))  # after the start, and closed again
+    wait_ready(server)
+    server.stop()
+    there = file.exists()
+    file.unlink()
+    assert there
+
+
+def test_a_name_that_somebody_else_took_meanwhile_is_theirs(tmp_path):
+    file = Path("/dev/shm", f"lct-test-{os.getpid()}-taken")
+    server = start(SHARED, tmp_path, file.name)
+    wait_ready(server)
+    time.sleep(LOOK_S * 2)
+    file.unlink()
+    file.write_bytes(b"another's")
+    server.stop()
+    there = file.exists()
+    file.unlink()
+    assert there
+
+
+def test_a_run_that_dies_before_it_is_told_the_process_id_leaves_no_server(tmp_path):
+    mark = str(tmp_path / "mark")
+    reading, writing = os.pipe()
+    supervisor = subprocess.Popen(
+        [*SUPERVISE, "--log", mark, "--", sys.executable, "-c", "import time; time.sleep(60)", mark],
+        stdin=subprocess.PIPE,
+        stdout=writing,
+    )
+    for end in (reading, writing):
+        os.close(end)
+    supervisor.stdin.close()
+    supervisor.wait(20)
+    assert not [process for process in psutil.process_iter() if mark in cmdline(process)]
+
+
+def test_a_supervisor_that_fails_leaves_no_server(tmp_path):
+    script = (
+        "import sys; from lmcache_tutorial import supervisor\n"
+        "def fail(*_): raise OSError('out of files')\n"
+        "supervisor.watch = fail; supervisor.main()"
+    )
+    command = [sys.executable, "-c", script, "--log", str(tmp_path / "log"), "--", "sleep", "600"]
+    done = subprocess.run(command, stdin=subprocess.PIPE, capture_output=True, text=True, timeout=30)
+    assert "out of files" in done.stderr
+    assert gone(int(done.stdout))
 
 
 def default_signals() -> None:
