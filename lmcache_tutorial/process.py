@@ -26,7 +26,8 @@ class ServerError(RuntimeError):
 class ServerRecord:
     """What another process needs to know to find a running server again.
 
-    ``started`` is the supervisor's start time [s since the epoch]: a process id alone may be reused.
+    A process id alone may be reused. ``started_ticks`` is the supervisor's start [clock ticks since the
+    machine booted], and ``boot_id`` names that boot: both stay what they are when the clock is set.
     """
 
     name: str
@@ -35,7 +36,22 @@ class ServerRecord:
     log: str
     supervisor: int
     server: int
-    started: float
+    started_ticks: int
+    boot_id: str
+
+
+def start_ticks(pid: int) -> int | None:
+    """Read when a process started [clock ticks since boot]; ``None`` if it is not there any more."""
+    try:
+        # The program's name stands in brackets and may hold anything; after it come fields 3 to 52.
+        return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(") ")[2].split()[19])
+    except (OSError, IndexError):
+        return None
+
+
+def boot_id() -> str:
+    """Read the id that the kernel draws each time the machine boots."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def free_port() -> int:
@@ -100,10 +116,9 @@ class Server:
             raise ServerError(f"{name} could not be executed: {' '.join(reason) or 'no reason given'}")
         supervisor.stdout.close()
         supervisor.stderr.close()
-        started = psutil.Process(supervisor.pid).create_time()
-        return cls(
-            ServerRecord(name, tuple(command), port, str(log), supervisor.pid, int(line), started), supervisor
-        )
+        # The supervisor is our child, not yet waited for: its entry is there even if it has ended.
+        identity = (supervisor.pid, int(line), start_ticks(supervisor.pid) or 0, boot_id())
+        return cls(ServerRecord(name, tuple(command), port, str(log), *identity), supervisor)
 
     @classmethod
     def attach(cls, record: ServerRecord) -> Server | None:
@@ -123,10 +138,13 @@ class Server:
         return self._process() is not None
 
     def _process(self) -> psutil.Process | None:
+        same = (start_ticks(self.record.supervisor), boot_id()) == (
+            self.record.started_ticks,
+            self.record.boot_id,
+        )
         try:
-            process = psutil.Process(self.record.supervisor)
-            same = abs(process.create_time() - self.record.started) < 0.01
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+            process = psutil.Process(self.record.supervisor) if same else None
+            return process if process and process.status() != psutil.STATUS_ZOMBIE else None
         except psutil.NoSuchProcess:
             return None
 

@@ -19,6 +19,7 @@ from lmcache_tutorial.process import (
     ServerError,
     explaining_lines,
     free_port,
+    start_ticks,
     wait_until_ready,
 )
 from lmcache_tutorial.supervisor import LOOK_S
@@ -389,13 +390,26 @@ def test_a_kept_server_outlives_its_run_and_is_found_again(tmp_path):
     )
     first = start(LISTEN, tmp_path)  # a record to copy
     first.stop()
-    record = replace(first.record, port=port, supervisor=supervisor.pid, started=supervisor.create_time())
+    started = start_ticks(supervisor.pid)
+    assert started
+    record = replace(first.record, port=port, supervisor=supervisor.pid, started_ticks=started)
     kept = Server.attach(record)
     assert kept is not None
-    assert Server.attach(replace(record, started=record.started - 60)) is None
+    assert Server.attach(replace(record, started_ticks=started - 1)) is None
+    assert Server.attach(replace(record, boot_id="another boot")) is None
     kept.stop()
     assert until(lambda: not listens(port), 15)
     assert Server.attach(record) is None
+
+
+def test_a_kept_server_is_found_after_the_clock_was_set(tmp_path, monkeypatch):
+    server = start(LISTEN, tmp_path)
+    created = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: created(process) + 3600)
+    found = Server.attach(server.record)
+    server.stop()
+    assert found is not None
+    assert Server.attach(server.record) is None
 
 
 def cmdline(process: psutil.Process) -> list[str]:
