@@ -1,6 +1,7 @@
 """Supervised processes, with stand-ins: no figure ever comes from one."""
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -170,6 +171,70 @@ def test_death_of_one_ends_the_wait_for_the_other(tmp_path):
         )
     for server in (slow, dead):
         server.stop()
+
+
+def test_a_probe_that_hangs_hides_no_death(tmp_path):
+    begin = time.monotonic()
+    slow, dead = start(LISTEN, tmp_path), start(DEATH, tmp_path)
+
+    def hang() -> bool:
+        time.sleep(30)
+        return False
+
+    with pytest.raises(ServerError, match="exited with code 1"):
+        wait_until_ready([(slow, hang), (dead, hang)], timeout_s=60, ready=lambda server, took: None)
+    assert time.monotonic() - begin < 15
+    for server in (slow, dead):
+        server.stop()
+
+
+def test_a_probe_that_hangs_past_the_limit_is_told_with_the_time_that_was_waited(tmp_path):
+    server = start(LISTEN, tmp_path)
+    with pytest.raises(ServerError, match=r"was not ready after 2 s: .* does not answer"):
+        wait_until_ready([(server, lambda: bool(time.sleep(30)))], timeout_s=2, ready=lambda *_: None)
+    server.stop()
+
+
+def test_a_probe_that_fails_ends_the_wait(tmp_path):
+    server = start(LISTEN, tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        wait_until_ready([(server, lambda: bool(1 / 0))], timeout_s=60, ready=lambda *_: None)
+    server.stop()
+
+
+def test_after_a_restart_only_the_new_runs_lines_are_shown(tmp_path):
+    first = start("raise KeyError('of the first run')", tmp_path)
+    with pytest.raises(ServerError, match="of the first run"):
+        wait_ready(first)
+    first.stop()
+    second = start("print('of the second run'); raise SystemExit(3)", tmp_path)
+    with pytest.raises(ServerError) as error:
+        wait_ready(second)
+    second.stop()
+    assert "of the second run" in str(error.value)
+    assert "of the first run" not in str(error.value)
+
+
+def test_the_remedy_is_the_servers_own(tmp_path):
+    server = start(DEATH, tmp_path, remedies=["feed it: pytest --food=4"])
+    with pytest.raises(ServerError) as error:
+        wait_ready(server)
+    server.stop()
+    assert str(error.value).endswith("  - feed it: pytest --food=4")
+    assert "--engine-memory-gib" not in str(error.value)
+
+
+def test_a_server_that_has_ended_cannot_be_kept(tmp_path):
+    server = start(DEATH, tmp_path)
+    assert until(lambda: not server.alive(), 10)
+    with pytest.raises(ServerError, match="ended before it could be kept"):
+        server.keep()
+    server.stop()
+
+
+def test_no_port_is_given_twice(monkeypatch):
+    monkeypatch.setattr(random.SystemRandom, "sample", lambda self, ports, count: list(ports)[:count])
+    assert len({free_port() for _ in range(5)}) == 5
 
 
 def test_a_server_that_never_answers_hits_the_limit(tmp_path):
