@@ -23,6 +23,7 @@ from .stack import StackError, kept_servers, open_stack, state_file, take_down
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False, soft_wrap=True)
+errors = Console(highlight=False, soft_wrap=True, stderr=True)
 
 StackOption = Annotated[str, typer.Option(help="auto (a GPU if CUDA works, else the CPU), cpu or gpu")]
 ModelOption = Annotated[
@@ -38,11 +39,14 @@ GpuShareOption = Annotated[float | None, typer.Option(help="share of the GPU's m
 
 @contextmanager
 def _clear_errors() -> Iterator[None]:
-    """Print what we know how to explain, without a traceback: exit code 2 for usage, 1 for what failed."""
+    """Say what we know how to explain, on standard error and without a traceback.
+
+    The exit code is 2 for usage and 1 for what failed.
+    """
     try:
         yield
     except (ConfigError, HeadlinesError, RenderingError, StackError, ServerError, ModelError) as error:
-        console.print(f"error: {error}", style="red", markup=False)
+        errors.print(f"error: {error}", style="red", markup=False)
         usage = isinstance(error, ConfigError | HeadlinesError | RenderingError)
         raise typer.Exit(2 if usage else 1) from None
 
@@ -79,10 +83,12 @@ def down() -> None:
 @app.command()
 def status() -> None:
     """Show the servers that are kept running."""
-    servers = kept_servers()
+    with _clear_errors():
+        servers = kept_servers()
     for server in servers.values():
         console.print(
-            f"{server.record.name:<8} {server.url}  process {server.record.server}  log {server.record.log}"
+            f"{server.record.name:<8} {server.url}  process {server.record.server}  log {server.record.log}",
+            markup=False,
         )
     console.print(f"state: {state_file()}" if servers else "stack: none is kept", markup=False)
 

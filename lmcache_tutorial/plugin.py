@@ -175,14 +175,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _alone(lessons: Sequence[pytest.Item]) -> None:
     """Refuse to measure peers beside anything else that runs engines on this machine."""
-    from .stack import kept_servers
+    from .stack import StackError, kept_servers
 
     if lessons:
         raise pytest.UsageError(
             "--peers runs several engines of its own, and lessons beside them would disturb both.\n"
             "To fix: pytest --peers -k peers"
         )
-    if kept_servers():
+    try:
+        kept = kept_servers()
+    except StackError as error:
+        raise pytest.UsageError(str(error)) from None
+    if kept:
         raise pytest.UsageError(
             "--peers would run beside the kept stack and disturb both.\nTo fix: lmcache-tutorial down"
         )

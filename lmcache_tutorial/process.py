@@ -53,6 +53,14 @@ def start_ticks(pid: int) -> int | None:
         return None
 
 
+def is_supervisor(pid: int) -> bool:
+    """Tell whether a process is a supervisor of this suite, of whatever version."""
+    try:
+        return any(word.endswith(f"/{SUPERVISOR.name}") for word in psutil.Process(pid).cmdline())
+    except (psutil.Error, ValueError):
+        return False
+
+
 def boot_id() -> str:
     """Read the id that the kernel draws each time the machine boots."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -19,7 +19,7 @@ from .pages import RANDOM_WEIGHTS, percent
 from .report import write_report
 from .results import RunRecord, write_results
 from .shapes import SHAPES
-from .stack import Stack, kept_servers
+from .stack import Stack, StackError, kept_servers, state_file
 
 PACKAGES = (
     "lmcache",
@@ -138,12 +138,15 @@ def environment(run: RunConfig) -> dict[str, Any]:
 
 def header(run: RunConfig) -> list[str]:
     """Build the lines of the pytest header."""
-    kept = kept_servers()
-    where = (
-        f"reusing the kept one at {kept['vllm'].url}, if it matches"
-        if "vllm" in kept
-        else "started when first needed"
-    )
+    try:
+        kept = kept_servers()
+        where = (
+            f"reusing the kept one at {kept['vllm'].url}, if it matches"
+            if "vllm" in kept
+            else "started when first needed"
+        )
+    except StackError:  # the first lesson that needs the stack tells all of it
+        where = f"none: {state_file()} cannot be read"
     ignored = " (the LANGFUSE_* variables are ignored)" if langfuse_variables_set() else ""
     notes = [f"model: {run.stack.model} with {RANDOM_WEIGHTS}"] if run.stack.model in SHAPES else []
     if run.stack.profile == "gpu":
