@@ -150,9 +150,10 @@ def test_a_server_that_does_not_stop_keeps_neither_the_other_nor_the_lock(starte
     def fail():
         raise ServerError("vllm was still there")
 
-    with monkeypatch.context() as patched, pytest.raises(ServerError, match="still there"):
+    with monkeypatch.context() as patched:
         patched.setattr(servers[1], "stop", fail)
-        stack.close()
+        with pytest.raises(ServerError, match="still there"):
+            stack.close()
     assert [server.alive() for server in servers] == [False, True]
     assert stack.client.is_closed
     assert stack.lease.closed
@@ -166,9 +167,10 @@ def test_down_stops_what_it_can_and_remembers_the_rest(servers, monkeypatch):
             raise ServerError("lmcache was still there")
         stop(server)
 
-    with monkeypatch.context() as patched, pytest.raises(ServerError, match="lmcache was still there"):
+    with monkeypatch.context() as patched:
         patched.setattr(Server, "stop", fail)
-        take_down()
+        with pytest.raises(ServerError, match="lmcache was still there"):
+            take_down()
     assert set(kept_servers()) == {"lmcache"}
 
 

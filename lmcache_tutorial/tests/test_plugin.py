@@ -166,37 +166,67 @@ def test_what_did_not_run_says_so(pytester, suite):
     assert results(pytester)["lessons"][1]["outcome"] == "not_run"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupted_run_tears_down_and_writes_its_report(pytester, suite, number):
-    suite(
-        2,
-        """
-@pytest.fixture(scope="session")
-def server():
-    yield
-    open("torn-down", "w").close()
-
-def test_lesson2_it(server):
-    open("waiting", "w").close()
-    time.sleep(60)
-""",
-    )
-    command = [sys.executable, "-m", "pytest", "--stack=cpu"]
+def interrupted(pytester, number: int) -> tuple[int, str, str]:
+    """Run a suite whose claim writes ``waiting`` and sleeps; interrupt it; return its code and its output."""
     process = subprocess.Popen(
-        command, cwd=pytester.path, stdout=subprocess.PIPE, text=True, preexec_fn=default_signals
+        [sys.executable, "-m", "pytest", "--stack=cpu"],
+        cwd=pytester.path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=default_signals,
     )
     deadline = time.monotonic() + 30
     while not (pytester.path / "waiting").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=30)
-    assert process.returncode == 2
+    output, errors = process.communicate(timeout=30)
+    return process.returncode, output, errors
+
+
+WAITING = """
+@pytest.fixture(scope="session")
+def server():
+    yield
+    open("torn-down", "w").close()
+    {ending}
+
+def test_lesson2_it(server):
+    open("waiting", "w").close()
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_run_tears_down_and_writes_its_report(pytester, suite, number):
+    suite(2, WAITING.format(ending=""))
+    code, output, _ = interrupted(pytester, number)
+    assert code == 2
     assert (pytester.path / "torn-down").exists()
     document = results(pytester)
     assert document["interrupted"]
     assert document["verdict"] == "incomplete"
     assert document["lessons"][1]["outcome"] == "not_run"
     assert "report: " in output
+
+
+def test_an_interrupted_run_whose_teardown_fails_writes_its_report_all_the_same(pytester, suite):
+    suite(2, WAITING.format(ending="raise RuntimeError('vllm was still there')"))
+    _, output, errors = interrupted(pytester, signal.SIGINT)
+    assert results(pytester)["interrupted"]
+    assert (pytester.path / "reports" / "index.html").exists()
+    assert "vllm was still there" in output + errors
+    assert "KeyError" not in output + errors
+    junit = (pytester.path / "reports" / "junit.xml").read_text()
+    assert "lesson1.hit_rate" in junit
+
+
+def test_a_report_that_cannot_be_written_is_said_and_the_rest_is_still_printed(pytester, suite):
+    suite(2, "def test_lesson2_it():\n    import pathlib; pathlib.Path('reports/results.json').mkdir()")
+    done = run(pytester)
+    assert done.ret == 1
+    done.stdout.fnmatch_lines(["verdict: passed", "report: *results.json* could not be written*"])
+    assert "Traceback" not in done.stdout.str() + done.stderr.str()
 
 
 def test_a_run_without_a_claim_leaves_the_last_report_alone(pytester, suite):
