@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 
 from .config import RunConfig, langfuse_variables_set, machine_memory_gib, redact
 from .doctor import COMPILED, ENGINES, compiled_operations
+from .files import write_atomically
 from .lessons import lesson_id, parse_header, sentence
 from .machine import gpu, processor
 from .pages import RANDOM_WEIGHTS, percent
@@ -49,6 +50,7 @@ class Session:
             header = parse_header(item.module.__doc__)
             self.record.select(lesson, header, item.nodeid, sentence(item.name, lesson))
         self._results: dict[str, Any] = {}
+        self._problems: list[str] = []
         self._junit = _start_junit(config, run.report_dir)
 
     def describe_stack(self, stack: Stack) -> None:
@@ -56,12 +58,18 @@ class Session:
         self.record.environment |= {"stack": stack.describe(), "model": stack.model.name}
 
     def saw(self, report: pytest.TestReport) -> None:
-        """Take in a test's report: the worst of set-up, call and teardown counts."""
+        """Take in a test's report: the worst of set-up, call and teardown counts.
+
+        A teardown that fails after a claim has failed adds its message; the claim's own stays in front.
+        """
         claim = self.record.claim(report.nodeid)
         if claim is None:
             return
         claim.duration_s += report.duration
-        if report.failed:
+        if report.failed and claim.outcome in ("failed", "error"):
+            both = f"{claim.message}\n\nThen its teardown failed too:\n{_message(report)}"
+            claim.message = both[: 2 * MESSAGE_CHARACTERS]
+        elif report.failed:
             claim.outcome = "failed" if report.when == "call" else "error"
             claim.message = _message(report)
         elif report.skipped:
@@ -74,27 +82,56 @@ class Session:
         self.record.interrupted = True
 
     @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_sessionfinish(self) -> Iterator[None]:
-        """Hand the headlines to JUnit before it writes its file; when all is torn down, write the report."""
+    def pytest_sessionfinish(self, session: pytest.Session) -> Iterator[None]:
+        """Hand the headlines to JUnit before it writes its file; when all is torn down, write the report.
+
+        After an interrupt pytest tears down here, and not within a test: what fails then is told in the
+        summary, and the report is written all the same.
+        """
         for lesson in self.record.results()["lessons"] if self._junit else []:
             for name, value in lesson["headline"].items():
                 if not isinstance(value, dict):
                     self._junit.add_global_property(f"{lesson['id']}.{name}", value)
-        yield
-        if self._junit:
-            path = Path(self._junit.logfile)
-            path.write_text(redact(path.read_text()))
-        self._results = self.record.results()
-        write_results(self._results, self._run.report_dir / "results.json")
-        write_report(self._results, self._run.report_dir / "index.html")
+        try:
+            yield
+        except Exception as error:
+            if not self.record.interrupted:
+                raise
+            self._problems.append(redact(f"the teardown failed: {type(error).__name__}: {error}"))
+        finally:
+            self._results = self.record.results()
+            if not self._write():
+                session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+    def _write(self) -> bool:
+        """Write the report, and take secrets out of JUnit's file; tell whether all could be written."""
+        folder = self._run.report_dir
+        writers: dict[Path, Callable[[Path], None]] = {
+            folder / "results.json": lambda path: write_results(self._results, path),
+            folder / "index.html": lambda path: write_report(self._results, path),
+        }
+        if self._junit and Path(self._junit.logfile).exists():
+            writers[Path(self._junit.logfile)] = _take_secrets_out
+        before = len(self._problems)
+        for path, write in writers.items():
+            try:
+                write(path)
+            except OSError as error:
+                self._problems.append(f"report: {path} could not be written: {error.strerror or error}")
+        return len(self._problems) == before
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the summary; it ends with the report's path."""
+        if not self._results:  # the session never got as far as its end
+            return
         terminalreporter.section("LMCache tutorial")
         for line in summary_lines(self._results):
             terminalreporter.write_line(line)
-        terminalreporter.write_line(f"report: {self._run.report_dir / 'index.html'}")
+        for problem in self._problems:
+            terminalreporter.write_line(problem, red=True)
+        if not any(problem.startswith("report:") for problem in self._problems):
+            terminalreporter.write_line(f"report: {self._run.report_dir / 'index.html'}")
 
 
 def summary_lines(results: dict[str, Any]) -> list[str]:
@@ -167,11 +204,20 @@ def _message(report: pytest.TestReport) -> str:
     return redact(text)[:MESSAGE_CHARACTERS]
 
 
+def _take_secrets_out(path: Path) -> None:
+    write_atomically(path, redact(path.read_text()))
+
+
 def _start_junit(config: pytest.Config, folder: Path) -> Any:
-    """Return pytest's JUnit writer; start it on our own path if none was asked for."""
+    """Return pytest's JUnit writer; start it on our own path if none was asked for.
+
+    ``None`` where the user has switched it off (``-p no:junitxml``).
+    """
+    junit: Any = config.pluginmanager.get_plugin("junitxml")
+    if junit is None:
+        return None
     if not config.option.xmlpath:
         config.option.xmlpath = str(folder / "junit.xml")
-        junit: Any = config.pluginmanager.get_plugin("junitxml")
         junit.pytest_configure(config)
         _junit_writer(config).pytest_sessionstart()
     return _junit_writer(config)

@@ -160,6 +160,31 @@ def test_what_did_not_pass_says_so(pytester, suite, claim, outcome, verdict, cod
     done.stdout.fnmatch_lines([f"lesson2  {outcome} *", f"verdict: {verdict}"])
 
 
+def test_a_teardown_that_fails_too_hides_neither_message(pytester, suite):
+    claim = """
+@pytest.fixture
+def broken():
+    yield
+    raise RuntimeError("the server is still there")
+
+def test_lesson2_it(broken):
+    assert 1 == 2, "the reason"
+"""
+    suite(2, claim)
+    assert run(pytester).ret == 1
+    (_, claim) = results(pytester)["lessons"][1]["claims"]
+    assert claim["outcome"] == "failed"
+    assert claim["message"].startswith("AssertionError: the reason")
+    assert "the server is still there" in claim["message"]
+
+
+def test_a_run_without_junit_has_its_report(pytester, suite):
+    done = run(pytester, "-p", "no:junitxml")
+    assert done.ret == 0
+    assert results(pytester)["verdict"] == "passed"
+    assert not (pytester.path / "reports" / "junit.xml").exists()
+
+
 def test_what_did_not_run_says_so(pytester, suite):
     suite(1, "def test_lesson1_it():\n    assert False")
     run(pytester, "-x")
@@ -212,11 +237,12 @@ def test_an_interrupted_run_tears_down_and_writes_its_report(pytester, suite, nu
 
 def test_an_interrupted_run_whose_teardown_fails_writes_its_report_all_the_same(pytester, suite):
     suite(2, WAITING.format(ending="raise RuntimeError('vllm was still there')"))
-    _, output, errors = interrupted(pytester, signal.SIGINT)
+    code, output, errors = interrupted(pytester, signal.SIGINT)
+    assert code == 2
+    assert "Traceback" not in output + errors
     assert results(pytester)["interrupted"]
     assert (pytester.path / "reports" / "index.html").exists()
     assert "vllm was still there" in output + errors
-    assert "KeyError" not in output + errors
     junit = (pytester.path / "reports" / "junit.xml").read_text()
     assert "lesson1.hit_rate" in junit
 
