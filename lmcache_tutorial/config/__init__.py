@@ -2,10 +2,8 @@
 
 from .environment import (
     cache_folder,
-    is_secret,
     langfuse_variables_set,
     machine_memory_gib,
-    redact,
     server_environment,
     without_tracing_variables,
 )
@@ -29,6 +27,7 @@ from .profiles import (
     Profile,
     StackConfig,
 )
+from .secrets import is_secret, redact
 
 __all__ = [
     "DEFAULT_MODEL",

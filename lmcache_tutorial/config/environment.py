@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .profiles import StackConfig
+from .secrets import is_secret
 
 
 def cuda_works() -> bool:
@@ -42,7 +43,7 @@ def server_environment(config: StackConfig) -> dict[str, str]:
     Usage reports are off, the hub is offline (the model lies on disk), and the hash seed is fixed so that
     block hashes agree between processes and restarts.
     """
-    kept = {name: value for name, value in os.environ.items() if not is_secret(name)}
+    kept = {name: value for name, value in os.environ.items() if not is_secret(name, value)}
     return kept | {
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
@@ -54,26 +55,6 @@ def server_environment(config: StackConfig) -> dict[str, str]:
         "VLLM_HOST_IP": "127.0.0.1",
         **dict(config.environment),
     }
-
-
-def is_secret(name: str) -> bool:
-    """Tell whether an environment variable may hold a key that no server, report or log should see.
-
-    >>> is_secret("LANGFUSE_SECRET_KEY"), is_secret("OPENAI_API_KEY"), is_secret("HOME")
-    (True, True, False)
-    """
-    name = name.upper()
-    return name.startswith("LANGFUSE") or any(
-        word in name for word in ("API_KEY", "SECRET", "TOKEN", "PASSWORD", "CREDENTIAL")
-    )
-
-
-def redact(text: str) -> str:
-    """Replace the value of every secret environment variable (8 characters or more) in a text."""
-    for name, value in os.environ.items():
-        if is_secret(name) and len(value) >= 8:
-            text = text.replace(value, f"[{name}]")
-    return text
 
 
 def langfuse_variables_set() -> bool:
