@@ -20,7 +20,7 @@ FORMS = re.compile(
     r"""
       ://[^/\s:@]*:[^\s@]+@                      # a password in an address
     | ://[^/\s:@]{8,}@                           # a key in its place
-    | (?:^|[?&;\s])\w*(?i:key|password|pwd|secret|sig|signature|token)=[^\s&;]  # in a query, a connection string
+    | (?:^|[?&;\s])\w*(?i:key|password|pwd|secret|sig|signature|token)=[^\s&;]  # in a query, a connection
     | -----BEGIN[ ][A-Z ]*PRIVATE[ ]KEY
     | \b(?: sk-[\w-]{16,} | gh[opsru]_\w{20,} | github_pat_\w{20,} | glpat-[\w-]{16,} | hf_[A-Za-z0-9]{20,}
           | xox[abeprs]-[\w-]{10,} | AKIA[0-9A-Z]{16} | AIza[\w-]{30,} | eyJ[\w-]{10,}\.[\w-]{10,}\. )
