@@ -8,14 +8,13 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from .config import RunConfig, langfuse_variables_set, machine_memory_gib, redact
 from .doctor import COMPILED, ENGINES, compiled_operations
 from .files import write_atomically
 from .lessons import lesson_id, parse_header, sentence
-from .machine import gpu, processor
+from .machine import gpu, processor, usable_cores
 from .pages import RANDOM_WEIGHTS, percent
 from .report import write_report
 from .results import RunRecord, write_results
@@ -163,7 +162,7 @@ def environment(run: RunConfig) -> dict[str, Any]:
     packages |= {name: metadata.version(name) for name in OPTIONAL if util.find_spec(name)}
     memory = machine_memory_gib()
     return {
-        "hardware": f"{device}{processor()}, {psutil.cpu_count()} cores, {memory:.0f} GiB",
+        "hardware": f"{device}{processor()}, {usable_cores()} cores, {memory:.0f} GiB",
         "python": platform.python_version(),
         "packages": packages,
         "model": Path(run.stack.model).name if Path(run.stack.model).is_dir() else run.stack.model,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+from ..machine import total_memory_gib
 from .profiles import StackConfig
 from .secrets import is_secret
 
@@ -24,10 +25,7 @@ def cuda_works() -> bool:
 
 def machine_memory_gib() -> float:
     """Read the memory of this machine, or of the container around us where that is less [GiB]."""
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with suppress(OSError, ValueError):
-        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return total / 2**30
+    return total_memory_gib()
 
 
 def cache_folder() -> Path:
