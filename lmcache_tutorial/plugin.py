@@ -18,6 +18,7 @@ from .config import (
     ConfigError,
     RunConfig,
     run_config,
+    user_path,
     writable_folder,
 )
 from .lessons import HeaderError, lesson_id, parse_header
@@ -95,7 +96,7 @@ def _run_config(config: pytest.Config) -> RunConfig:
         gpu_memory_share=config.getoption("--gpu-memory-share"),
         min_hit_rate=bar("min_hit_rate"),
         min_ttft_drop=bar("min_ttft_drop"),
-        report_dir=config.rootpath / config.getoption("--report-dir"),
+        report_dir=config.rootpath / user_path("--report-dir", config.getoption("--report-dir")),
         keep_stack=config.getoption("--keep-stack"),
         allow_slow_lmcache=config.getoption("--allow-slow-lmcache"),
         peers=config.getoption("--peers"),

@@ -15,6 +15,7 @@ from .options import (
     Thresholds,
     percent,
     run_config,
+    user_path,
     writable_folder,
 )
 from .profiles import (
@@ -51,6 +52,7 @@ __all__ = [
     "redact",
     "run_config",
     "server_environment",
+    "user_path",
     "without_tracing_variables",
     "writable_folder",
 ]

@@ -31,7 +31,7 @@ def machine_memory_gib() -> float:
 def cache_folder() -> Path:
     """Where models and kept stacks live: ``LMCACHE_TUTORIAL_CACHE``, else the user's cache folder."""
     if chosen := os.environ.get("LMCACHE_TUTORIAL_CACHE"):
-        return Path(chosen).expanduser().absolute()
+        return Path(os.path.expanduser(chosen)).absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "lmcache-tutorial"
 
 

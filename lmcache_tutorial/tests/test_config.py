@@ -1,6 +1,7 @@
 """Options that cannot work, and secrets that must not leak."""
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,8 @@ def test_a_bar_within_range_is_taken(value):
         ({"model": "no/such/model"}, "neither a model folder nor a hub name"),
         ({"peers": "tuning"}, "settings of a GPU's stack"),
         ({"model": "./missing"}, "neither a model folder nor a hub name"),
+        ({"model": "~nobody-of-that-name/model"}, "no user of that name has a home here"),
+        ({"report_dir": Path("~nobody-of-that-name/reports")}, "no user of that name has a home here"),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused(options, reason):

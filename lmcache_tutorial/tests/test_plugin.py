@@ -120,6 +120,13 @@ def test_a_run_writes_a_report_and_ends_with_its_path(pytester, suite):
     assert "Chapter 1. Its title" in (pytester.path / "reports" / "index.html").read_text()
 
 
+def test_a_report_folder_may_lie_in_the_home_folder(pytester, suite, monkeypatch):
+    monkeypatch.setenv("HOME", str(pytester.mkdir("home")))
+    run(pytester, "--report-dir=~/mine")
+    assert (pytester.path / "home" / "mine" / "results.json").exists()
+    assert not (pytester.path / "~").exists()
+
+
 def test_headlines_go_to_junit(pytester, suite):
     run(pytester, "-k", "lesson2")
     tree = ElementTree.parse(pytester.path / "reports" / "junit.xml")
