@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from importlib import metadata, util
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,9 @@ def environment(run: RunConfig) -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             packages[name] = "not installed"
     device = f"{gpu()}; " if run.stack.profile == "gpu" else ""
-    packages |= {name: metadata.version(name) for name in OPTIONAL if util.find_spec(name)}
+    for name in OPTIONAL:  # one that lies on PYTHONPATH has no version
+        with suppress(metadata.PackageNotFoundError):
+            packages[name] = metadata.version(name)
     memory = machine_memory_gib()
     return {
         "hardware": f"{device}{processor()}, {usable_cores()} cores, {memory:.0f} GiB",

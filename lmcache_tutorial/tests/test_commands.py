@@ -128,6 +128,21 @@ def test_compiled_operations_that_are_missing_say_what_it_costs_and_how_to_mend_
     assert "--allow-slow-lmcache" in check.remedy
 
 
+def test_compiled_operations_that_hang_are_a_finding(tmp_path, monkeypatch):
+    doctor.compiled_operations.cache_clear()
+    (tmp_path / "c_ops.so").touch()
+
+    class Spec:
+        submodule_search_locations = (str(tmp_path),)
+
+    monkeypatch.setattr(doctor.util, "find_spec", lambda name: Spec)
+    monkeypatch.setattr(doctor, "LOAD_LIMIT_S", 0)
+    check = doctor.compiled_operations()
+    doctor.compiled_operations.cache_clear()
+    assert not check.ok
+    assert check.seen == "c_ops.so did not load within 0 s"
+
+
 def test_lmcache_0_5_3_counts_the_hits_of_all_tiers_together():
     engine = 'vllm:prompt_tokens_by_source_total{source="local_compute"} 1.0\n'
     lmcache = "# TYPE lmcache_mp_lookup_hit_tokens_total counter\nlmcache_mp_lookup_hit_tokens_total 512.0\n"

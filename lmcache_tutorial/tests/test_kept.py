@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from importlib import metadata
 
 import pytest
 from typer.testing import CliRunner
@@ -254,6 +255,74 @@ def test_a_cut_off_or_damaged_conversion_is_thrown_away_and_made_again(monkeypat
     (target / "config.json").write_text("damaged")
     prepare("smollm2", lambda line: None)
     assert (target / "config.json").read_text() == "{}"
+
+
+def test_a_conversion_that_hangs_is_one_message(monkeypatch, tmp_path):
+    from lmcache_tutorial import model
+
+    monkeypatch.setattr(model, "_gguf", lambda: tmp_path / "small.gguf")
+    monkeypatch.setattr(model, "CONVERSION_LIMIT_S", 0)
+    with pytest.raises(ModelError, match=r"(?s)was not converted within 0 s.*small\.gguf.*To fix"):
+        prepare("smollm2", lambda line: None)
+
+
+def absent(name):
+    def version(asked):
+        if asked == name:
+            raise metadata.PackageNotFoundError(name)
+        return "1.0"
+
+    return version
+
+
+def test_a_shape_without_lmcache_is_one_message(monkeypatch):
+    from lmcache_tutorial import model
+
+    monkeypatch.setattr(model.metadata, "version", absent("lmcache"))
+    with pytest.raises(ModelError, match="lmcache is not installed"):
+        prepare("shape:llama-3.1-8b", lambda line: None)
+
+
+def test_a_shape_without_lmcaches_source_is_one_message(monkeypatch):
+    from lmcache_tutorial import corpus
+
+    monkeypatch.setattr(corpus.util, "find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r"documents are LMCache's own source.*not installed"):
+        prepare("shape:llama-3.1-8b", lambda line: None)
+    done = CliRunner().invoke(app, ["prepare", "--model=shape:llama-3.1-8b"])
+    assert done.exit_code == 1
+    assert "error: the model shape:llama-3.1-8b cannot be prepared" in done.stderr
+
+
+def test_a_cache_folder_that_cannot_be_made_is_one_message(cache, ready_model, tmp_path):
+    cache.touch()  # a file in its place
+    with pytest.raises(ModelError, match=r"(?s)cannot be prepared: .*LMCACHE_TUTORIAL_CACHE"):
+        prepare("shape:llama-3.1-8b", lambda line: None)
+    with pytest.raises(
+        StackError, match=r"(?s)folder of kept stacks cannot be written.*LMCACHE_TUTORIAL_CACHE"
+    ):
+        open_stack(run_config(stack="cpu", report_dir=tmp_path), print)
+
+
+@pytest.mark.parametrize("text", ["", "[]", None])
+def test_a_model_without_a_readable_config_is_one_message(tmp_path, text):
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ModelError, match="KV size is unknown"):
+        Model(tmp_path, "m", "").kv_bytes_per_token()
+
+
+def test_a_package_that_is_missing_is_one_message(monkeypatch, tmp_path):
+    monkeypatch.setattr(kept.metadata, "version", absent("lmcache"))
+    with pytest.raises(StackError, match=r"(?s)lmcache is not installed.*doctor --stack cpu"):
+        kept.identity(PROFILES["cpu"].stack, Model(tmp_path, "m", "digest"))
+
+
+def test_a_package_without_a_version_does_not_end_a_run(monkeypatch, cpu_run):
+    from lmcache_tutorial import session
+
+    monkeypatch.setattr(session, "OPTIONAL", ("json",))  # there, but no package
+    assert "json" not in session.environment(cpu_run)["packages"]
 
 
 def test_a_conversion_that_fails_leaves_nothing_and_says_why(monkeypatch, tmp_path):

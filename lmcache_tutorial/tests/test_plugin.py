@@ -185,6 +185,37 @@ def test_lesson2_it(broken):
     assert "the server is still there" in claim["message"]
 
 
+def test_a_document_that_cannot_be_cut_is_one_message(pytester, suite):
+    pytester.makeconftest("""
+import pytest
+pytest_plugins = ["fixtures.report", "fixtures.corpus"]
+
+class Stack:
+    count_tokens = len
+
+@pytest.fixture(scope="session")
+def stack():
+    return Stack()
+
+@pytest.fixture(scope="session")
+def sizes():
+    from lmcache_tutorial.config import LessonSizes
+    return LessonSizes(short=10**9, medium=1, long=1)
+""")
+    suite(
+        2,
+        """
+def test_lesson2_it(read):
+    from lmcache_tutorial.corpus import Document
+    read(Document("a", "short", seed=1))
+""",
+    )
+    done = run(pytester, "-k", "lesson2_it")
+    assert done.ret == 1
+    done.stdout.fnmatch_lines(["LMCache's source has * characters, but 8,000,000,000 were asked for."])
+    assert "corpus.py" not in done.stdout.str()
+
+
 def test_a_run_without_junit_has_its_report(pytester, suite):
     done = run(pytester, "-p", "no:junitxml")
     assert done.ret == 0
