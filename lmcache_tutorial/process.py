@@ -151,15 +151,15 @@ class Server:
                     f"  checked  {command[0]}\n"
                     f"To fix: lmcache-tutorial doctor"
                 )
-        except BaseException:  # an interrupt comes here too: its end of file ends the server
+            # The supervisor is our child, not yet waited for: its entry is there even if it has ended.
+            identity = (supervisor.pid, int(line), start_ticks(supervisor.pid) or 0, boot_id())
+        except BaseException:  # an interrupt comes here too: the end of its input has the supervisor stop all
             supervisor.stdin.close()
             supervisor.wait(STOP_LIMIT_S)
             raise
         finally:
             supervisor.stdout.close()
             supervisor.stderr.close()
-        # The supervisor is our child, not yet waited for: its entry is there even if it has ended.
-        identity = (supervisor.pid, int(line), start_ticks(supervisor.pid) or 0, boot_id())
         record = ServerRecord(name, tuple(command), port, str(log), *identity)
         return cls(record, supervisor, log_start=log_start, remedies=remedies)
 

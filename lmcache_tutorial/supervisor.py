@@ -41,9 +41,9 @@ class SharedMemory:
     as the run's only if it appeared directly under /dev/shm since the run began, belongs to this user, and
 
     - carries the run's name, or
-    - was mapped writable and shared by the command's processes, and by nobody else, when it was first seen.
-      Who makes shared memory maps it so at once; a file that another program wrote is mapped later, or only
-      to be read.
+    - was held by the command's processes alone when it was first seen, and mapped by them to be written and
+      shared. Who makes shared memory holds it from the first moment, open or mapped; a file that another
+      program writes is held by that program, then by nobody, and is mapped later or only to be read.
 
     A file is told by its name together with its inode, since a name may be taken again by somebody else.
     """
@@ -59,13 +59,17 @@ class SharedMemory:
         new = {path: inode for path, inode in files_of_ours().items() if self._seen.get(path) != inode}
         if not new:
             return
-        self._seen |= new
         ours = family(child)
         theirs = set(processes()) - ours
-        made = mapped(ours, writable=True) - mapped(theirs)
+        held_by_others = mapped(theirs) | opened(theirs)
+        made = mapped(ours, writable=True) - held_by_others
+        being_made = opened(ours) - mapped(ours) - held_by_others
         for path, inode in new.items():
             if path in made or self._carries_name(path):
                 self._made[path] = inode
+            elif path in being_made:
+                continue  # opened and not yet mapped: the next look decides
+            self._seen[path] = inode
 
     def unlink(self) -> None:
         """Remove what the run made, except what somebody else maps now and does not carry the run's name."""
@@ -94,6 +98,20 @@ def files_of_ours() -> dict[str, int]:
         if stat.S_ISREG(about.st_mode) and about.st_uid == os.getuid():
             found[entry.path] = about.st_ino
     return found
+
+
+def opened(pids: set[int]) -> set[str]:
+    """Return the files of /dev/shm that these processes have open."""
+    paths = set()
+    for pid in pids:
+        try:
+            entries = list(os.scandir(f"/proc/{pid}/fd"))
+        except OSError:
+            continue
+        for entry in entries:
+            with suppress(OSError):  # closed meanwhile
+                paths.add(os.readlink(entry.path))
+    return {path for path in paths if path.startswith(f"{SHM}/")}
 
 
 def mapped(pids: set[int], *, writable: bool = False) -> set[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lmcache_tutorial import process
 from lmcache_tutorial.process import (
     SUPERVISOR,
     Server,
@@ -64,7 +65,7 @@ signal.signal(signal.SIGTERM, end)
 FLOOD = "print('x' * 80 + '\\n', end='')\nfor _ in range(300_000): print('noise ' * 10)\n" + LISTEN
 SHARED = (
     """
-import mmap, os, sys
+import mmap, os, sys, time
 for name in sys.argv[2:]:
     file = os.open("/dev/shm/" + name, os.O_CREAT | os.O_RDWR); os.ftruncate(file, 4096)
     globals()[name] = mmap.mmap(file, 4096)
@@ -306,10 +307,20 @@ def test_shared_memory_is_unlinked_but_not_what_others_use(tmp_path):
     wait_ready(other)
     server = start(SHARED, tmp_path, *names)
     wait_ready(server)
+    time.sleep(LOOK_S * 2)
     server.stop()
     assert [Path("/dev/shm", name).exists() for name in names] == [False, True]
     other.stop()
     assert not Path("/dev/shm", names[1]).exists()
+
+
+def test_shared_memory_that_is_slowly_made_is_unlinked(tmp_path):
+    name = f"lct-test-{os.getpid()}-slow"
+    server = start(SHARED.replace("os.ftruncate", "time.sleep(1); os.ftruncate"), tmp_path, name)
+    wait_ready(server)
+    time.sleep(LOOK_S * 2)
+    server.stop()
+    assert not Path("/dev/shm", name).exists()
 
 
 def test_shared_memory_that_somebody_else_maps_by_now_stays(tmp_path):
@@ -401,6 +412,17 @@ def test_a_run_that_dies_before_it_is_told_the_process_id_leaves_no_server(tmp_p
     supervisor.stdin.close()
     supervisor.wait(20)
     assert not [process for process in psutil.process_iter() if mark in cmdline(process)]
+
+
+def test_an_interrupt_while_a_server_is_started_leaves_none(tmp_path, monkeypatch):
+    def interrupt() -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(process, "boot_id", interrupt)
+    mark = str(tmp_path / "mark")
+    with pytest.raises(KeyboardInterrupt):
+        start(LISTEN, tmp_path, mark)
+    assert not [one for one in psutil.process_iter() if mark in cmdline(one)]
 
 
 def test_a_supervisor_that_fails_leaves_no_server(tmp_path):
