@@ -161,10 +161,8 @@ def family(child: int) -> set[int]:
 def signal_all(pids: set[int], number: int) -> None:
     """Signal each process that is still there."""
     for pid in pids:
-        try:
+        with suppress(ProcessLookupError):
             os.kill(pid, number)
-        except ProcessLookupError:
-            pass
 
 
 def reap() -> None:

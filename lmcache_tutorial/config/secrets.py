@@ -11,8 +11,22 @@ SHORTEST = 8  # a shorter value may stand in any text by chance, and is not take
 SHORTEST_LINE = 16
 
 # A name says so by one of its words (GITHUB_PAT), or by how one of them ends (PGPASSWORD, OPENAI_KEY).
-WORDS = frozenset("AUTH BEARER COOKIE COOKIES CREDS DSN JWT PASS PAT PRIVATE TOKENS WEBHOOK".split())
-ENDINGS = tuple("CREDENTIAL CREDENTIALS KEY KEYS PASSPHRASE PASSWD PASSWORD PWD SECRET SECRETS TOKEN".split())
+WORDS = frozenset(
+    ("AUTH", "BEARER", "COOKIE", "COOKIES", "CREDS", "DSN", "JWT", "PASS", "PAT", "PRIVATE", "TOKENS", "WEBHOOK")
+)
+ENDINGS = (
+    "CREDENTIAL",
+    "CREDENTIALS",
+    "KEY",
+    "KEYS",
+    "PASSPHRASE",
+    "PASSWD",
+    "PASSWORD",
+    "PWD",
+    "SECRET",
+    "SECRETS",
+    "TOKEN",
+)
 HARMLESS = frozenset({"PWD", "OLDPWD"})  # the shell's working directory
 
 # Or the value has the form of one, whatever its name is.

@@ -78,13 +78,8 @@ def open_stack(run: RunConfig, progress: Progress = print) -> Stack:
             lease.close()
         raise
     if run.keep_stack:
-        try:
-            stack.lease, stack.on_restart = lease, _keep
-            _keep(stack)
-            stack.kept = True
-        except BaseException:
-            stack.close()  # it is not kept yet: this stops the servers and lets go of the lock
-            raise
+        stack.lease = lease
+        _keep_or_close(stack)
     return stack
 
 
@@ -185,6 +180,17 @@ def _keep(stack: Stack) -> None:
         ) from error
     for server in stack.servers:
         server.keep()
+
+
+def _keep_or_close(stack: Stack) -> None:
+    """Keep a stack that has just been started; where that fails, stop its servers and let go of the lock."""
+    try:
+        stack.on_restart = _keep
+        _keep(stack)
+        stack.kept = True
+    except BaseException:
+        stack.close()
+        raise
 
 
 def _read() -> KeptState | None:
