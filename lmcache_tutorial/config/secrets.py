@@ -12,7 +12,20 @@ SHORTEST_LINE = 16
 
 # A name says so by one of its words (GITHUB_PAT), or by how one of them ends (PGPASSWORD, OPENAI_KEY).
 WORDS = frozenset(
-    ("AUTH", "BEARER", "COOKIE", "COOKIES", "CREDS", "DSN", "JWT", "PASS", "PAT", "PRIVATE", "TOKENS", "WEBHOOK")
+    (
+        "AUTH",
+        "BEARER",
+        "COOKIE",
+        "COOKIES",
+        "CREDS",
+        "DSN",
+        "JWT",
+        "PASS",
+        "PAT",
+        "PRIVATE",
+        "TOKENS",
+        "WEBHOOK",
+    )
 )
 ENDINGS = (
     "CREDENTIAL",
