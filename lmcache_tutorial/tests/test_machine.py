@@ -146,7 +146,8 @@ def test_an_odd_answer_about_the_gpu_is_none(monkeypatch, answer):
 
 
 def test_it_runs_by_its_path_before_anything_is_installed(tmp_path):
-    command = [sys.executable, "-I", "-S", str(Path(machine.__file__))]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    command = [sys.executable, "-S", str(Path(machine.__file__))]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert "Traceback" not in done.stderr
     assert done.returncode in (0, 1)
