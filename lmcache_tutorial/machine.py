@@ -1,7 +1,11 @@
-"""What machine is this, and can it run the stack? Standard library only: ``make setup`` runs it first."""
+"""What machine is this, and can it run the stack? Standard library only: ``make setup`` runs it first.
+
+A container has less than the machine: what it may use is read from its control groups, version 2 and 1.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shutil
@@ -34,6 +38,7 @@ ONEDNN_LIMITS: Mapping[str, str] = {
     "AVX512_CORE_FP16": "AVX512_BF16",
     "AVX10_1_512": "AVX512_BF16",
 }
+PROC, CGROUPS, SHM = Path("/proc"), Path("/sys/fs/cgroup"), Path("/dev/shm")
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Check:
 def platform_checks() -> Iterator[Check]:
     """Check the system, the processor and the Python version."""
     system = f"{platform.system()} {platform.machine()}"
-    cpuinfo = Path("/proc/cpuinfo")
+    cpuinfo = PROC / "cpuinfo"
     avx2 = system == "Linux x86_64" and " avx2 " in cpuinfo.read_text().replace("\n", " ")
     yield Check(
         "machine",
@@ -74,13 +79,10 @@ def resource_checks(*, memory_gib: float, shm_gib: float, folder: Path, disk_gib
         folder: where files go.
         disk_gib: how much of them.
     """
-    shm_gib += ENGINE_SHM_GIB
-    free = shutil.disk_usage("/dev/shm").free / GIB
-    remedy = "mount -o remount,size=4G /dev/shm (in a container: docker run --shm-size=4g)"
-    yield Check("/dev/shm", f"{free:.1f} GiB free, {shm_gib:.1f} needed", "" if free >= shm_gib else remedy)
+    yield _shared_memory_check(shm_gib + ENGINE_SHM_GIB)
     needed = PROCESSES_GIB + memory_gib
     available = available_memory_gib()
-    remedy = "close other programs, or use a machine with more memory"
+    remedy = "close other programs, give the container more, or use a machine with more memory"
     yield Check(
         "memory", f"{available:.1f} GiB available, {needed:.1f} needed", "" if available >= needed else remedy
     )
@@ -93,6 +95,18 @@ def resource_checks(*, memory_gib: float, shm_gib: float, folder: Path, disk_gib
     )
 
 
+def _shared_memory_check(needed_gib: float) -> Check:
+    """Check that /dev/shm has room; the remedy names the size that fits beside what lies there already."""
+    try:
+        usage = shutil.disk_usage(SHM)
+    except OSError:
+        return Check("/dev/shm", "not there", f"as root: mkdir -p {SHM} && mount -t tmpfs tmpfs {SHM}")
+    seen = f"{usage.free / GIB:.1f} GiB free, {needed_gib:.1f} needed"
+    size = math.ceil(usage.used / GIB + needed_gib)
+    remedy = f"as root: mount -o remount,size={size}G {SHM} (in a container: docker run --shm-size={size}g)"
+    return Check("/dev/shm", seen, "" if usage.free >= needed_gib * GIB else remedy)
+
+
 def gpu() -> str | None:
     """Ask ``nvidia-smi`` for the first GPU: its name, memory and driver; ``None`` without one."""
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
@@ -100,13 +114,16 @@ def gpu() -> str | None:
         done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    name, memory, driver = (part.strip() for part in done.stdout.splitlines()[0].split(","))
+    fields = [part.strip() for part in done.stdout.partition("\n")[0].split(",")]
+    if len(fields) != 3:
+        return None
+    name, memory, driver = fields
     return f"{name} ({memory}, driver {driver})"
 
 
 def processor() -> str:
     """Read the processor's name."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
+    for line in (PROC / "cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
@@ -155,12 +172,80 @@ def instruction_set_here() -> str:
     return instruction_set(processor_flags(), os.environ.get("ONEDNN_MAX_CPU_ISA", ""))
 
 
+def usable_cores() -> int:
+    """Count the cores that this process may keep busy: by its affinity and by its container's quota.
+
+    Of a quota of 1.5 cores one is usable: two threads would be stopped for a quarter of the time.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min([allowed, *_cpu_quotas()])))
+
+
+def total_memory_gib() -> float:
+    """Read the memory of this machine, or of the container around us where that is less [GiB]."""
+    limits = [limit for limit, _ in _memory_limits()]
+    return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *limits]) / GIB
+
+
 def available_memory_gib() -> float:
-    """Read what the kernel says is available without swapping [GiB]."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024 / GIB
-    return 0.0
+    """Read what is available without swapping, to this machine and to the container around us [GiB]."""
+    available = _field(PROC / "meminfo", "MemAvailable:") * 1024
+    for limit, used in _memory_limits():
+        available = min(available, limit - used)
+    return max(0, available) / GIB
+
+
+def _control_groups(controller: str) -> Iterator[Path]:
+    """Find the folders of this process's control group and of those around it: each may set a limit.
+
+    A container may see its own group as the root, while the path names where it lies outside: folders that
+    are not there are left out.
+    """
+    for line in _lines(PROC / "self" / "cgroup"):
+        _, names, path = line.split(":", 2)
+        if names and controller not in names.split(","):
+            continue
+        # Version 2 has one tree and no names; version 1 a tree for each controller, or for two together.
+        root = next((CGROUPS / name for name in (names, controller) if (CGROUPS / name).is_dir()), CGROUPS)
+        folder = root / path.lstrip("/")
+        yield from (one for one in (folder, *folder.parents) if one.is_relative_to(root) and one.is_dir())
+
+
+def _cpu_quotas() -> Iterator[float]:
+    """Read how many cores each control group around this process may use, where one is limited."""
+    for group in _control_groups("cpu"):
+        version_1 = [*_words(group / "cpu.cfs_quota_us"), *_words(group / "cpu.cfs_period_us")]
+        quota = _words(group / "cpu.max") or version_1
+        if len(quota) == 2 and quota[0].isdigit() and int(quota[1]):  # no limit is "max", or -1
+            yield int(quota[0]) / int(quota[1])
+
+
+def _memory_limits() -> Iterator[tuple[int, int]]:
+    """Read the limit of each control group around this process, and what it holds that cannot be dropped."""
+    for group in _control_groups("memory"):
+        limit = _words(group / "memory.max") or _words(group / "memory.limit_in_bytes")
+        used = _words(group / "memory.current") or _words(group / "memory.usage_in_bytes")
+        if limit and used and limit[0].isdigit():
+            # Version 1 counts the groups inside under names of their own.
+            inside = "total_" if (group / "memory.usage_in_bytes").exists() else ""
+            files = [_field(group / "memory.stat", f"{inside}{age}_file") for age in ("active", "inactive")]
+            yield int(limit[0]), int(used[0]) - sum(files)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _words(path: Path) -> list[str]:
+    return " ".join(_lines(path)).split()
+
+
+def _field(path: Path, name: str) -> int:
+    """Read the number after a name at the start of a line; 0 where it does not stand."""
+    return next((int(line.split()[1]) for line in _lines(path) if line.split()[:1] == [name]), 0)
 
 
 def main() -> int:

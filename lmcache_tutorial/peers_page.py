@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 from .charts import caption, draw, legend
+from .files import write_atomically
 from .metrics import median_interval
 from .pages import TITLES, page_environment
 from .peers import NATIVE, TUNED, Peer
@@ -185,9 +186,7 @@ def render_peers(document: Mapping[str, Any]) -> str:
 
 def write_page(document: Mapping[str, Any], path: Path) -> None:
     """Render the page and write it, atomically."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(render_peers(document))
-    partial.rename(path)
+    write_atomically(path, render_peers(document))
 
 
 def _chart(document: Mapping[str, Any], tokens: int) -> dict[str, Any]:

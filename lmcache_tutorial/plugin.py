@@ -19,6 +19,7 @@ from .config import (
     ConfigError,
     RunConfig,
     run_config,
+    user_path,
     writable_folder,
 )
 from .gate import UndecidedError
@@ -105,7 +106,7 @@ def _run_config(config: pytest.Config) -> RunConfig:
         gpu_memory_share=config.getoption("--gpu-memory-share"),
         min_hit_rate=bar("min_hit_rate"),
         min_ttft_drop=bar("min_ttft_drop"),
-        report_dir=config.rootpath / config.getoption("--report-dir"),
+        report_dir=config.rootpath / user_path("--report-dir", config.getoption("--report-dir")),
         keep_stack=config.getoption("--keep-stack"),
         allow_slow_lmcache=config.getoption("--allow-slow-lmcache"),
         peers=config.getoption("--peers"),
@@ -194,14 +195,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _alone(lessons: Sequence[pytest.Item]) -> None:
     """Refuse to measure peers beside anything else that runs engines on this machine."""
-    from .stack import kept_servers
+    from .stack import StackError, kept_servers
 
     if lessons:
         raise pytest.UsageError(
             "--peers runs several engines of its own, and lessons beside them would disturb both.\n"
             "To fix: pytest --peers -k peers"
         )
-    if kept_servers():
+    try:
+        kept = kept_servers()
+    except StackError as error:
+        raise pytest.UsageError(str(error)) from None
+    if kept:
         raise pytest.UsageError(
             "--peers would run beside the kept stack and disturb both.\nTo fix: lmcache-tutorial down"
         )

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .charts import caption, draw, legend
+from .files import write_atomically
 from .pages import TITLES, machine_words, page_environment, workload_words
 from .sources import SOURCES, served_by
 
@@ -54,9 +55,7 @@ def write_report(results: Mapping[str, Any], path: Path) -> None:
     """Render the page, with links to those that lie beside it, and write it, atomically."""
     beside = {f"{name}.html": title for name, title in TITLES.items()}
     pages = {name: title for name, title in beside.items() if path.with_name(name).is_file()}
-    partial = path.with_suffix(".partial")
-    partial.write_text(render(results, pages))
-    partial.rename(path)
+    write_atomically(path, render(results, pages))
 
 
 def holds(prediction: Mapping[str, Any]) -> bool:

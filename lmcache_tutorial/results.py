@@ -17,6 +17,7 @@ import jsonschema
 
 from .config import Thresholds
 from .diagnosis import Diagnosis
+from .files import write_atomically
 from .gate import verdict, worst
 from .lessons import LessonHeader
 from .metrics import total
@@ -281,6 +282,4 @@ def write_results(results: Mapping[str, Any], path: Path) -> None:
     """
     plain = json.loads(json.dumps(results, allow_nan=False))
     jsonschema.validate(plain, schema())
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(plain, indent=1) + "\n")
-    partial.rename(path)
+    write_atomically(path, json.dumps(plain, indent=1) + "\n")

@@ -16,6 +16,7 @@ import httpx
 from .config import LessonSizes, RunConfig, StackConfig, cache_folder
 from .corpus import Document, fresh, full_text
 from .counters import CountersError
+from .files import write_atomically
 from .model import Model
 from .peers import Peer, PeerSet
 from .predict import engine_reusable_tokens, lmcache_reusable_tokens
@@ -180,6 +181,4 @@ def first_token_s(stack: Stack, path: str, body: Mapping[str, Any]) -> float:
 def save(document: Mapping[str, Any], path: Path) -> None:
     """Write a document, atomically: what was measured so far is there even if the run is cut off."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
-    partial.rename(path)
+    write_atomically(path, json.dumps(document, indent=1, allow_nan=False) + "\n")

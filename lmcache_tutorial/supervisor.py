@@ -8,7 +8,7 @@ everything that descends from it, when
 - it gets SIGTERM: somebody asked.
 
 A line ``keep`` on standard input makes it outlive the run; SIGTERM still stops it. At the end it unlinks the
-shared memory that the command left: what only the command's processes had mapped, and what carries NAME.
+shared memory that the command left, and nothing else: :class:`SharedMemory` says how it tells.
 Temporary files (vLLM leaves dozens of sockets) go to a folder of the command's own, which is removed too.
 (PDEATHSIG would not do: it fires when the starting *thread* ends, and does not reach grandchildren.)
 """
@@ -20,31 +20,118 @@ import ctypes
 import os
 import select
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 GRACE_S = 5.0  # SIGTERM to SIGKILL; vLLM needs 2 to 3 s here, LMCache 4 s
-SHM_SCAN_S = 5.0
+LOOK_S = 0.25
 SHM = Path("/dev/shm")
 PR_SET_CHILD_SUBREAPER = 36
 
 
-def shared_memory(pids: set[int]) -> set[str]:
-    """Return the files of /dev/shm that these processes have mapped."""
-    names = set()
+class SharedMemory:
+    """Finds the shared memory that one run made, among everything that lies in /dev/shm.
+
+    Others keep files there too, a model folder for example, and the servers map what they read. A file counts
+    as the run's only if it appeared directly under /dev/shm since the run began, belongs to this user, and
+
+    - carries the run's name, or
+    - was held by the command's processes alone when it was first seen, and mapped by them to be written and
+      shared. Who makes shared memory holds it from the first moment, open or mapped; a file that another
+      program writes is held by that program, then by nobody, and is mapped later or only to be read.
+
+    A file is told by its name together with its inode, since a name may be taken again by somebody else.
+    """
+
+    def __init__(self, name: str | None) -> None:
+        """Note what is there already; none of it is the run's."""
+        self._name = name
+        self._seen = files_of_ours()
+        self._made: dict[str, int] = {}
+
+    def look(self, child: int) -> None:
+        """Decide for each file that is new since the last look whether the child's family made it."""
+        new = {path: inode for path, inode in files_of_ours().items() if self._seen.get(path) != inode}
+        if not new:
+            return
+        ours = family(child)
+        theirs = set(processes()) - ours
+        held_by_others = mapped(theirs) | opened(theirs)
+        made = mapped(ours, writable=True) - held_by_others
+        being_made = opened(ours) - mapped(ours) - held_by_others
+        for path, inode in new.items():
+            if path in made or self._carries_name(path):
+                self._made[path] = inode
+            elif path in being_made:
+                continue  # opened and not yet mapped: the next look decides
+            self._seen[path] = inode
+
+    def unlink(self) -> None:
+        """Remove what the run made, except what somebody else maps now and does not carry the run's name."""
+        there = files_of_ours()
+        in_use = mapped(set(processes()))
+        for path, inode in self._made.items():
+            if there.get(path) == inode and (path not in in_use or self._carries_name(path)):
+                Path(path).unlink(missing_ok=True)
+
+    def _carries_name(self, path: str) -> bool:
+        return bool(self._name) and str(self._name) in Path(path).name
+
+
+def files_of_ours() -> dict[str, int]:
+    """Return this user's plain files directly under /dev/shm: path -> inode."""
+    found = {}
+    try:
+        entries = list(os.scandir(SHM))
+    except OSError:
+        return {}
+    for entry in entries:
+        try:
+            about = entry.stat(follow_symlinks=False)
+        except OSError:  # gone meanwhile
+            continue
+        if stat.S_ISREG(about.st_mode) and about.st_uid == os.getuid():
+            found[entry.path] = about.st_ino
+    return found
+
+
+def opened(pids: set[int]) -> set[str]:
+    """Return the files of /dev/shm that these processes have open."""
+    paths = set()
     for pid in pids:
         try:
-            maps = Path(f"/proc/{pid}/maps").read_text()
+            entries = list(os.scandir(f"/proc/{pid}/fd"))
+        except OSError:
+            continue
+        for entry in entries:
+            with suppress(OSError):  # closed meanwhile
+                paths.add(os.readlink(entry.path))
+    return {path for path in paths if path.startswith(f"{SHM}/")}
+
+
+def mapped(pids: set[int], *, writable: bool = False) -> set[str]:
+    """Return the files of /dev/shm that these processes map; ``writable``: those mapped ``rw`` and shared.
+
+    A line of ``maps`` is, for example, ``7f24-7f25 rw-s 00000000 00:1b 61   /dev/shm/psm_1``.
+    """
+    paths = set()
+    for pid in pids:
+        try:
+            maps = Path(f"/proc/{pid}/maps").read_text(errors="replace")
         except OSError:
             continue
         for line in maps.splitlines():
-            path = line.split(maxsplit=5)[5:]
-            if path and path[0].startswith("/dev/shm/"):
-                names.add(path[0].removesuffix(" (deleted)"))
-    return names
+            if f" {SHM}/" not in line:
+                continue
+            _, access, _, _, _, path = line.split(maxsplit=5)
+            if not writable or (access.startswith("rw") and access.endswith("s")):
+                paths.add(path)
+    return paths
 
 
 def processes() -> dict[int, tuple[int, int]]:
@@ -74,10 +161,8 @@ def family(child: int) -> set[int]:
 def signal_all(pids: set[int], number: int) -> None:
     """Signal each process that is still there."""
     for pid in pids:
-        try:
+        with suppress(ProcessLookupError):
             os.kill(pid, number)
-        except ProcessLookupError:
-            pass
 
 
 def reap() -> None:
@@ -113,14 +198,6 @@ def stop(child: subprocess.Popen[bytes]) -> None:
             time.sleep(0.05)
 
 
-def unlink(names: set[str], shm_name: str | None) -> None:
-    """Remove shared memory that nobody maps any more, and everything that carries ``shm_name``."""
-    in_use = shared_memory(set(processes()))
-    ours = {str(path) for path in SHM.iterdir() if shm_name and shm_name in path.name}
-    for name in (names - in_use) | ours:
-        Path(name).unlink(missing_ok=True)
-
-
 def main() -> int:
     """Run one command under guard; return its exit code (128 + n for signal n)."""
     parser = argparse.ArgumentParser()
@@ -134,29 +211,31 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: os.write(wake, b"x"))
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    shm = SharedMemory(options.shm)
     with tempfile.TemporaryDirectory(prefix="lct-", ignore_cleanup_errors=True) as scratch:
         with open(options.log, "ab") as log:
             child = subprocess.Popen(
                 options.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 env={**os.environ, "TMPDIR": scratch},
             )  # fmt: skip
-        print(child.pid, flush=True)
-        names = watch(child, asked)
-        stop(child)
-    unlink(names, options.shm)
+        try:
+            with suppress(BrokenPipeError):  # the run is gone already: ``watch`` finds its pipe closed
+                os.write(1, f"{child.pid}\n".encode())
+            watch(child, asked, shm)
+            shm.look(child.pid)
+        finally:  # whatever goes wrong here, the server must not outlive its guard
+            stop(child)
+            shm.unlink()
     code = child.wait()
     return code if code >= 0 else 128 - code
 
 
-def watch(child: subprocess.Popen[bytes], asked: int) -> set[str]:
-    """Wait until the child ends, the run is gone or ``asked`` is readable; return its shared memory."""
-    names: set[str] = set()
-    watched, next_scan = [0, asked], 0.0
+def watch(child: subprocess.Popen[bytes], asked: int, shm: SharedMemory) -> None:
+    """Wait until the child ends, the run is gone or ``asked`` is readable; look for new shared memory."""
+    watched = [0, asked]
     while child.poll() is None:
-        if time.monotonic() >= next_scan:
-            names |= shared_memory(family(child.pid))
-            next_scan = time.monotonic() + SHM_SCAN_S
-        ready, _, _ = select.select(watched, [], [], 0.25)
+        shm.look(child.pid)
+        ready, _, _ = select.select(watched, [], [], LOOK_S)
         if asked in ready:
             break
         if 0 in ready:
@@ -165,7 +244,6 @@ def watch(child: subprocess.Popen[bytes], asked: int) -> set[str]:
                 watched = [asked]
             elif not line:
                 break
-    return names | shared_memory(family(child.pid))
 
 
 if __name__ == "__main__":

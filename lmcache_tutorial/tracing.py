@@ -9,6 +9,7 @@ import json
 import secrets
 from base64 import b64decode
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,21 @@ from .records import SpanRecord, Turn
 NOWHERE = "http://127.0.0.1:9"  # the discard port: the exporter below is the only way out of the client
 OBSERVATION = "langfuse.observation."
 FLUSH_LIMIT_MS = 10_000
+Figures = tuple[int, SpanRecord]
+"""A span's start [ns since the epoch] and its record."""
 
 
 class FileExporter(SpanExporter):
-    """Appends each batch of spans to a file, and remembers them by trace."""
+    """Appends each batch of spans to a file, and remembers their figures by trace.
+
+    The spans themselves hold whole prompts. They are in the file; kept in memory too, those of a session with
+    long documents would take what the engine needs.
+    """
 
     def __init__(self, path: Path) -> None:
         """Write to ``path``; its folder must exist."""
         self.path = path
-        self.spans: dict[str, list[ReadableSpan]] = {}
+        self.figures: dict[str, list[Figures]] = {}
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Write one line; called by the SDK."""
@@ -42,7 +49,7 @@ class FileExporter(SpanExporter):
             file.write(json.dumps(otlp_json(spans)) + "\n")
         for span in spans:
             if span.context:
-                self.spans.setdefault(f"{span.context.trace_id:032x}", []).append(span)
+                self.figures.setdefault(f"{span.context.trace_id:032x}", []).append(_figures(span))
         return SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
@@ -87,40 +94,44 @@ class Traces:
             LookupError: nothing was recorded under this id.
         """
         self._provider.force_flush(FLUSH_LIMIT_MS)  # the client's own flush waits without a limit
-        if trace_id not in self._exporter.spans:
+        if trace_id not in self._exporter.figures:
             raise LookupError(f"no span of trace {trace_id} in {self._exporter.path}")
-        return span_records(self._exporter.spans[trace_id])
+        return in_order(self._exporter.figures[trace_id])
 
     def close(self) -> None:
         """Write what is left and end the client's threads."""
-        self._client.shutdown()
-        self._provider.shutdown()
+        try:
+            self._client.shutdown()
+        finally:
+            self._provider.shutdown()
 
 
-def span_records(spans: Sequence[ReadableSpan]) -> tuple[SpanRecord, ...]:
-    """Turn a trace's spans into records, times relative to its first span."""
-    begin = min(span.start_time or 0 for span in spans)
-    return tuple(_record(span, begin) for span in sorted(spans, key=lambda span: span.start_time or 0))
+def in_order(figures: Sequence[Figures]) -> tuple[SpanRecord, ...]:
+    """Put a trace's records in the order of their start, with times relative to the first."""
+    ordered = sorted(figures, key=lambda one: one[0])
+    begin = ordered[0][0]
+    return tuple(replace(record, start_s=(start - begin) / 1e9) for start, record in ordered)
 
 
-def _record(span: ReadableSpan, begin_ns: int) -> SpanRecord:
+def _figures(span: ReadableSpan) -> Figures:
     attributes: dict[str, Any] = dict(span.attributes or {})
     start, end = span.start_time or 0, span.end_time or 0
     usage = json.loads(attributes.get(OBSERVATION + "usage_details", "null"))
     first = attributes.get(OBSERVATION + "completion_start_time")
     cached = usage.get("input_cache_read", 0) if usage else None
-    return SpanRecord(
+    record = SpanRecord(
         span_id=f"{span.context.span_id:016x}" if span.context else "",
         parent_id=f"{span.parent.span_id:016x}" if span.parent else "",
         name=span.name,
         kind=str(attributes.get(OBSERVATION + "type", "span")),
         node=str(attributes.get(OBSERVATION + "metadata.langgraph_node", "")),
-        start_s=(start - begin_ns) / 1e9,
+        start_s=0.0,  # known when the whole trace is
         duration_s=(end - start) / 1e9,
         ttft_s=_seconds_until(first, start) if first else None,
         prompt_tokens=usage["input"] + cached if usage else None,
         cached_tokens=cached,
     )
+    return start, record
 
 
 def _seconds_until(quoted_time: str, start_ns: int) -> float:

@@ -2,10 +2,8 @@
 
 from .environment import (
     cache_folder,
-    is_secret,
     langfuse_variables_set,
     machine_memory_gib,
-    redact,
     server_environment,
     without_tracing_variables,
 )
@@ -18,6 +16,7 @@ from .options import (
     Thresholds,
     percent,
     run_config,
+    user_path,
     writable_folder,
 )
 from .profiles import (
@@ -31,6 +30,7 @@ from .profiles import (
     SizeClass,
     StackConfig,
 )
+from .secrets import is_secret, redact
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -56,6 +56,7 @@ __all__ = [
     "redact",
     "run_config",
     "server_environment",
+    "user_path",
     "without_tracing_variables",
     "writable_folder",
 ]

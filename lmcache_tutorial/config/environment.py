@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+from ..machine import total_memory_gib
 from .profiles import StackConfig
+from .secrets import is_secret
 
 
 def cuda_works() -> bool:
@@ -23,16 +25,13 @@ def cuda_works() -> bool:
 
 def machine_memory_gib() -> float:
     """Read the memory of this machine, or of the container around us where that is less [GiB]."""
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with suppress(OSError, ValueError):
-        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return total / 2**30
+    return total_memory_gib()
 
 
 def cache_folder() -> Path:
     """Where models and kept stacks live: ``LMCACHE_TUTORIAL_CACHE``, else the user's cache folder."""
     if chosen := os.environ.get("LMCACHE_TUTORIAL_CACHE"):
-        return Path(chosen).expanduser().absolute()
+        return Path(os.path.expanduser(chosen)).absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "lmcache-tutorial"
 
 
@@ -42,7 +41,7 @@ def server_environment(config: StackConfig) -> dict[str, str]:
     Usage reports are off, the hub is offline (the model lies on disk), and the hash seed is fixed so that
     block hashes agree between processes and restarts.
     """
-    kept = {name: value for name, value in os.environ.items() if not is_secret(name)}
+    kept = {name: value for name, value in os.environ.items() if not is_secret(name, value)}
     return kept | {
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
@@ -54,26 +53,6 @@ def server_environment(config: StackConfig) -> dict[str, str]:
         "VLLM_HOST_IP": "127.0.0.1",
         **dict(config.environment),
     }
-
-
-def is_secret(name: str) -> bool:
-    """Tell whether an environment variable may hold a key that no server, report or log should see.
-
-    >>> is_secret("LANGFUSE_SECRET_KEY"), is_secret("OPENAI_API_KEY"), is_secret("HOME")
-    (True, True, False)
-    """
-    name = name.upper()
-    return name.startswith("LANGFUSE") or any(
-        word in name for word in ("API_KEY", "SECRET", "TOKEN", "PASSWORD", "CREDENTIAL")
-    )
-
-
-def redact(text: str) -> str:
-    """Replace the value of every secret environment variable (8 characters or more) in a text."""
-    for name, value in os.environ.items():
-        if is_secret(name) and len(value) >= 8:
-            text = text.replace(value, f"[{name}]")
-    return text
 
 
 def langfuse_variables_set() -> bool:

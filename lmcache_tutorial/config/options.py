@@ -108,7 +108,7 @@ def run_config(
     thresholds = Thresholds(
         percent("--min-hit-rate", min_hit_rate) / 100, percent("--min-ttft-drop", min_ttft_drop) / 100
     )
-    report_dir = report_dir.expanduser().absolute()
+    report_dir = user_path("--report-dir", report_dir).absolute()
     return RunConfig(
         settings,
         classes_for(profile.classes, settings.chunk_tokens),
@@ -197,7 +197,7 @@ def checked_model(model: str) -> str:
         return model
     if model.startswith("shape:"):
         raise ConfigError(f"--model {model} is no known shape.\nTo fix: --model={GPU_MODEL}")
-    folder = Path(model).expanduser()
+    folder = user_path("--model", model)
     if folder.is_dir():
         missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
         weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
@@ -214,6 +214,24 @@ def checked_model(model: str) -> str:
             f"To fix: check the path, or leave --model out for the tutorial's own small model."
         )
     return model
+
+
+def user_path(option: str, text: str | Path) -> Path:
+    """Read a path as a shell would: ``~`` is the user's home, also behind an ``=``, where shells leave it.
+
+    >>> user_path("--report-dir", "reports")
+    PosixPath('reports')
+
+    Raises:
+        ConfigError: it names the home of nobody.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"{option} is {str(text)!r}, but no user of that name has a home here.\n"
+            f"To fix: write the path without ~"
+        ) from None
 
 
 def writable_folder(path: Path) -> None:

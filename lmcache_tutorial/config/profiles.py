@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import util
 from typing import Literal
+
+from ..machine import usable_cores
 
 DEFAULT_MODEL = "smollm2"
 GPU_MODEL = "shape:llama-3.1-8b"
@@ -98,7 +99,7 @@ PROFILES: Mapping[str, Profile] = {
         StackConfig(
             profile="cpu",
             environment=(
-                ("OMP_NUM_THREADS", str(min(os.cpu_count() or 1, 16))),
+                ("OMP_NUM_THREADS", str(min(usable_cores(), 16))),
                 ("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
                 # Threads that spin while they wait fight the engine's own spinning for two cores: every
                 # third warm request took 100 ms more.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
@@ -38,15 +38,15 @@ class Stack:
     """Real servers on this machine. Sizes in tokens; times in seconds.
 
     ``lmcache`` is ``None`` where the engine runs alone; ``lmcache_http`` is the base address of its HTTP
-    side. ``engine_has_lmcache``: the engine that runs now has the connector. ``lease``: a kept stack's lock.
-    ``workload``: how much work fits this machine; ``None`` until that has been measured.
+    side, and ``None`` there too. ``engine_has_lmcache``: the engine that runs now has the connector.
+    ``lease``: a kept stack's lock. ``workload``: how much work fits this machine; ``None`` until measured.
     """
 
     config: StackConfig
     model: Model
     engine: Server
     lmcache: Server | None
-    lmcache_http: str
+    lmcache_http: str | None
     progress: Progress
     on_restart: Callable[[Stack], None] = lambda stack: None
     lease: IO[str] | None = None
@@ -66,7 +66,7 @@ class Stack:
 
     def lmcache_answers(self) -> bool:
         """Tell whether LMCache's server is healthy."""
-        return lmcache_answers(self.client, self.lmcache_http)
+        return lmcache_answers(self.client, self._lmcache_url)
 
     @property
     def chunk_tokens(self) -> int:
@@ -100,7 +100,7 @@ class Stack:
     def snapshot(self) -> Snapshot:
         """Read every counter of both servers."""
         engine = self._get(f"{self.engine.url}/metrics").text
-        lmcache = self._get(f"{self.lmcache_http}/metrics").text if self.lmcache else None
+        lmcache = self._get(f"{self._lmcache_url}/metrics").text if self.lmcache else None
         return parse_snapshot(engine, lmcache)
 
     def empty_engine_cache(self) -> None:
@@ -128,7 +128,7 @@ class Stack:
     def empty_lmcache(self) -> None:
         """Empty LMCache's memory, where there is LMCache; further tiers keep what they have."""
         if self.lmcache:
-            self.client.post(f"{self.lmcache_http}/cache/clear", json={}).raise_for_status()
+            self.client.post(f"{self._lmcache_url}/cache/clear", json={}).raise_for_status()
 
     def wait_counted(self, since: Snapshot, prompts: Sequence[int]) -> Snapshot:
         """Wait until both servers have counted these calls, and return the counters; see :mod:`.settling`."""
@@ -214,13 +214,27 @@ class Stack:
         }
 
     def close(self) -> None:
-        """End the servers, unless the stack is kept; then only let go of it."""
-        self.client.close()
-        if not self.kept:
-            for server in reversed(self.servers):
-                server.stop()
-        if self.lease:
-            self.lease.close()
+        """End the servers, unless the stack is kept; then only let go of it.
+
+        Raises:
+            ServerError: a server did not stop; everything else is ended all the same.
+        """
+        with ExitStack() as closing:  # calls each, also where another fails; the last named first
+            if self.lease:
+                closing.callback(self.lease.close)
+            for server in () if self.kept else self.servers:
+                closing.callback(server.stop)
+            closing.callback(self.client.close)
+
+    @property
+    def _lmcache_url(self) -> str:
+        if self.lmcache_http is None:
+            raise ServerError(
+                "this stack has no LMCache server: its engine runs alone.\n"
+                f"  checked  offload is {self.config.offload!r}\n"
+                "To fix: ask a stack that was started with LMCache"
+            )
+        return self.lmcache_http
 
     def _wait_released(self) -> None:
         """Wait until LMCache no longer maps the memory of a GPU engine that has ended."""
@@ -237,4 +251,4 @@ class Stack:
         return self.client.get(url).raise_for_status()
 
     def _status(self) -> Any:
-        return self._get(f"{self.lmcache_http}/status").json()
+        return self._get(f"{self._lmcache_url}/status").json()

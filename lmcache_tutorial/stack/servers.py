@@ -18,14 +18,29 @@ def start_engine(
 ) -> Server:
     """Start vLLM; it is not ready yet."""
     command = engine_command(config, model, port=port, lmcache_port=lmcache_port)
-    return Server.start("vllm", command, port=port, log=log, env=server_environment(config))
+    if config.profile == "gpu":
+        remedy = "give the engine another share of the GPU's memory: pytest --gpu-memory-share=0.8"
+    else:
+        remedy = (
+            f"give the engine more room: pytest --engine-memory-gib={2 * (config.engine_memory_gib or 1):g}"
+        )
+    return Server.start(
+        "vllm", command, port=port, log=log, env=server_environment(config), remedies=[remedy]
+    )
 
 
 def start_lmcache(config: StackConfig, *, port: int, http_port: int, log: Path, run_id: str) -> Server:
     """Start LMCache's server; it is not ready yet. Its shared memory carries the run's id."""
     command = lmcache_command(config, port=port, http_port=http_port, shm_name=run_id)
+    smaller = max(0.25, config.lmcache_memory_gib / 2)
     return Server.start(
-        "lmcache", command, port=port, log=log, env=server_environment(config), shm_name=run_id
+        "lmcache",
+        command,
+        port=port,
+        log=log,
+        env=server_environment(config),
+        shm_name=run_id,
+        remedies=[f"let LMCache take less memory: pytest --lmcache-memory-gib={smaller:g}"],
     )
 
 

@@ -28,9 +28,10 @@ def launch(config: StackConfig, model: Model, logs: Path, progress: Progress) ->
     run_id = f"lct-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     for name in ("lmcache.log", "vllm.log"):
         (logs / name).unlink(missing_ok=True)
-    lmcache, port, http_port = None, None, None
+    lmcache, port, lmcache_http = None, None, None
     if config.offload == "lmcache":
         port, http_port = free_port(), free_port()
+        lmcache_http = f"http://127.0.0.1:{http_port}"
         lmcache = start_lmcache(
             config, port=port, http_port=http_port, log=logs / "lmcache.log", run_id=run_id
         )
@@ -40,7 +41,7 @@ def launch(config: StackConfig, model: Model, logs: Path, progress: Progress) ->
         if lmcache:
             lmcache.stop()
         raise
-    stack = Stack(config, model, engine, lmcache, f"http://127.0.0.1:{http_port}", progress)
+    stack = Stack(config, model, engine, lmcache, lmcache_http, progress)
     stack.engine_has_lmcache = lmcache is not None
     return stack
 

@@ -13,9 +13,11 @@ from lmcache_tutorial.config import options as config_options
 from lmcache_tutorial.counters import parse_snapshot
 from lmcache_tutorial.model import CHAT_TEMPLATE, Model, ModelError, prepare
 from lmcache_tutorial.predict import shared_prefix_tokens
+from lmcache_tutorial.process import Server
 from lmcache_tutorial.rendering import Renderer
 from lmcache_tutorial.stack import Stack, running
 from lmcache_tutorial.stack.commands import engine_command, lmcache_command
+from lmcache_tutorial.stack.servers import start_engine, start_lmcache
 
 GPU = PROFILES["gpu"].stack
 SHAPE = Model(Path("/m"), GPU_MODEL, "", CHAT_TEMPLATE, random_weights=True)
@@ -41,6 +43,23 @@ def test_on_a_gpu_lmcache_needs_no_shared_memory_and_lets_go_of_a_dead_engine():
     assert value(command, "--supported-transfer-mode") == "lmcache_driven"
     assert value(command, "--worker-reap-timeout-seconds") == "30"
     assert value(command, "--l1-size-gb") == "70"
+
+
+def test_each_server_has_a_remedy_of_its_own(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        Server,
+        "start",
+        staticmethod(lambda name, command, **options: given.append((name, options["remedies"]))),
+    )
+    for config in (PROFILES["cpu"].stack, replace(GPU, lmcache_memory_gib=70)):
+        start_engine(config, SHAPE, port=1, log=tmp_path / "log", lmcache_port=2)
+        start_lmcache(config, port=2, http_port=3, log=tmp_path / "log", run_id="x")
+    (_, cpu), (_, lmcache), (_, gpu), (_, large) = given
+    assert "--engine-memory-gib=2" in cpu[0]
+    assert "--gpu-memory-share" in gpu[0]
+    assert "--lmcache-memory-gib=1" in lmcache[0]
+    assert "--lmcache-memory-gib=35" in large[0]
 
 
 def test_an_engine_restarts_only_when_lmcache_has_let_go_of_the_old_one(monkeypatch):
@@ -127,6 +146,21 @@ def test_compiled_operations_that_are_missing_say_what_it_costs_and_how_to_mend_
     assert not check.ok
     assert "two to three times as long" in check.seen
     assert "--allow-slow-lmcache" in check.remedy
+
+
+def test_compiled_operations_that_hang_are_a_finding(tmp_path, monkeypatch):
+    doctor.compiled_operations.cache_clear()
+    (tmp_path / "c_ops.so").touch()
+
+    class Spec:
+        submodule_search_locations = (str(tmp_path),)
+
+    monkeypatch.setattr(doctor.util, "find_spec", lambda name: Spec)
+    monkeypatch.setattr(doctor, "LOAD_LIMIT_S", 0)
+    check = doctor.compiled_operations()
+    doctor.compiled_operations.cache_clear()
+    assert not check.ok
+    assert check.seen == "c_ops.so did not load within 0 s"
 
 
 def test_lmcache_0_5_3_counts_the_hits_of_all_tiers_together():

@@ -192,7 +192,7 @@ def test_the_command_prints_json_and_holds_a_bar(command):
 def test_the_command_needs_a_tokenizer_and_says_how_to_get_one(command):
     done = command("nothing", tokenizer=False)
     assert done.returncode == 2
-    assert "lmcache-tutorial prepare" in done.stdout
+    assert "lmcache-tutorial prepare" in done.stderr
 
 
 def test_the_command_loads_neither_torch_nor_transformers():

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from lmcache_tutorial.cli import app
 from lmcache_tutorial.headlines import BEGIN, END, HeadlinesError, headlines, into
 
 ROOT = Path(__file__).parents[2]
@@ -39,3 +41,47 @@ def test_a_file_that_is_no_run_or_a_readme_without_markers_is_refused(tmp_path):
     (tmp_path / "README.md").write_text(f"{END} {BEGIN}")
     with pytest.raises(HeadlinesError, match="no place for headlines"):
         into(tmp_path / "README.md", "x")
+
+
+@pytest.mark.parametrize(
+    "place", ["missing/README.md", "folder", "picture.png", "~nobody-of-that-name/README.md"]
+)
+def test_a_bad_place_for_headlines_is_one_message(tmp_path, document, place):
+    (tmp_path / "results.json").write_text(json.dumps(document))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "picture.png").write_bytes(b"\xff\xfe\x80")
+    path = place if place.startswith("~") else str(tmp_path / place)
+    done = CliRunner().invoke(app, ["headlines", str(tmp_path / "results.json"), f"--into={path}"])
+    assert done.exit_code == 2, done.exception
+    assert done.stderr.startswith("error: ")
+    assert path in done.stderr
+    assert "To fix" in done.stderr
+    assert done.stdout == ""
+
+
+BROKEN = [
+    "",
+    "[]",
+    "{}",
+    '{"environment": {}, "lessons": [], "verdict": "passed"}',
+    '{"environment": [], "lessons": {}}',
+    '{"environment": {"weights": "real", "packages": {}, "hardware": "x", "model": "y"}, "lessons": [], '
+    '"verdict": "passed"}',
+]
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_file_that_is_no_run_is_one_message(tmp_path, text):
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    for file in (path, tmp_path / "missing.json"):
+        done = CliRunner().invoke(app, ["headlines", str(file)])
+        assert done.exit_code == 2, done.exception
+        assert f"error: {file} is no results.json" in done.stderr
+
+
+def test_peers_that_are_not_ours_are_one_message(tmp_path, document):
+    (tmp_path / "results.json").write_text(json.dumps(document))
+    (tmp_path / "peers.json").write_text('{"rows": 3}')
+    with pytest.raises(HeadlinesError, match=r"peers\.json beside it none of ours"):
+        headlines([tmp_path / "results.json"], tmp_path / "README.md")

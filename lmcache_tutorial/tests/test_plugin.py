@@ -131,6 +131,13 @@ def test_a_run_writes_a_report_and_ends_with_its_path(pytester, suite):
     assert "Chapter 1. Its title" in (pytester.path / "reports" / "index.html").read_text()
 
 
+def test_a_report_folder_may_lie_in_the_home_folder(pytester, suite, monkeypatch):
+    monkeypatch.setenv("HOME", str(pytester.mkdir("home")))
+    run(pytester, "--report-dir=~/mine")
+    assert (pytester.path / "home" / "mine" / "results.json").exists()
+    assert not (pytester.path / "~").exists()
+
+
 def test_headlines_go_to_junit(pytester, suite):
     run(pytester, "-k", "lesson2")
     tree = ElementTree.parse(pytester.path / "reports" / "junit.xml")
@@ -218,43 +225,130 @@ def on_a_terminal(command: list[str], folder: Path) -> str:
     return shown.decode()
 
 
+def test_a_teardown_that_fails_too_hides_neither_message(pytester, suite):
+    claim = """
+@pytest.fixture
+def broken():
+    yield
+    raise RuntimeError("the server is still there")
+
+def test_lesson2_it(broken):
+    assert 1 == 2, "the reason"
+"""
+    suite(2, claim)
+    assert run(pytester).ret == 1
+    (_, claim) = results(pytester)["lessons"][1]["claims"]
+    assert claim["outcome"] == "failed"
+    assert claim["message"].startswith("AssertionError: the reason")
+    assert "the server is still there" in claim["message"]
+
+
+def test_a_document_that_cannot_be_cut_is_one_message(pytester, suite):
+    pytester.makeconftest("""
+import pytest
+pytest_plugins = ["fixtures.report", "fixtures.corpus"]
+
+class Stack:
+    count_tokens = len
+
+@pytest.fixture(scope="session")
+def stack():
+    return Stack()
+
+@pytest.fixture(scope="session")
+def sizes():
+    from lmcache_tutorial.config import LessonSizes
+    return LessonSizes(short=10**9, medium=1, long=1)
+""")
+    suite(
+        2,
+        """
+def test_lesson2_it(read):
+    from lmcache_tutorial.corpus import Document
+    read(Document("a", "short", seed=1))
+""",
+    )
+    done = run(pytester, "-k", "lesson2_it")
+    assert done.ret == 1
+    done.stdout.fnmatch_lines(["LMCache's source has * characters, but 8,000,000,000 were asked for."])
+    assert "corpus.py" not in done.stdout.str()
+
+
+def test_a_run_without_junit_has_its_report(pytester, suite):
+    done = run(pytester, "-p", "no:junitxml")
+    assert done.ret == 0
+    assert results(pytester)["verdict"] == "passed"
+    assert not (pytester.path / "reports" / "junit.xml").exists()
+
+
 def test_what_did_not_run_says_so(pytester, suite):
     suite(1, "def test_lesson1_it():\n    assert False")
     run(pytester, "-x")
     assert results(pytester)["lessons"][1]["outcome"] == "not_run"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupted_run_tears_down_and_writes_its_report(pytester, suite, number):
-    suite(
-        2,
-        """
-@pytest.fixture(scope="session")
-def server():
-    yield
-    open("torn-down", "w").close()
-
-def test_lesson2_it(server):
-    open("waiting", "w").close()
-    time.sleep(60)
-""",
-    )
-    command = [sys.executable, "-m", "pytest", "--stack=cpu"]
+def interrupted(pytester, number: int) -> tuple[int, str, str]:
+    """Run a suite whose claim writes ``waiting`` and sleeps; interrupt it; return its code and its output."""
     process = subprocess.Popen(
-        command, cwd=pytester.path, stdout=subprocess.PIPE, text=True, preexec_fn=default_signals
+        [sys.executable, "-m", "pytest", "--stack=cpu"],
+        cwd=pytester.path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=default_signals,
     )
     deadline = time.monotonic() + 30
     while not (pytester.path / "waiting").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=30)
-    assert process.returncode == 2
+    output, errors = process.communicate(timeout=30)
+    return process.returncode, output, errors
+
+
+WAITING = """
+@pytest.fixture(scope="session")
+def server():
+    yield
+    open("torn-down", "w").close()
+    {ending}
+
+def test_lesson2_it(server):
+    open("waiting", "w").close()
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_run_tears_down_and_writes_its_report(pytester, suite, number):
+    suite(2, WAITING.format(ending=""))
+    code, output, _ = interrupted(pytester, number)
+    assert code == 2
     assert (pytester.path / "torn-down").exists()
     document = results(pytester)
     assert document["interrupted"]
     assert document["verdict"] == "incomplete"
     assert document["lessons"][1]["outcome"] == "not_run"
     assert "report: " in output
+
+
+def test_an_interrupted_run_whose_teardown_fails_writes_its_report_all_the_same(pytester, suite):
+    suite(2, WAITING.format(ending="raise RuntimeError('vllm was still there')"))
+    code, output, errors = interrupted(pytester, signal.SIGINT)
+    assert code == 2
+    assert "Traceback" not in output + errors
+    assert results(pytester)["interrupted"]
+    assert (pytester.path / "reports" / "index.html").exists()
+    assert "vllm was still there" in output + errors
+    junit = (pytester.path / "reports" / "junit.xml").read_text()
+    assert "lesson1.hit_rate" in junit
+
+
+def test_a_report_that_cannot_be_written_is_said_and_the_rest_is_still_printed(pytester, suite):
+    suite(2, "def test_lesson2_it():\n    import pathlib; pathlib.Path('reports/results.json').mkdir()")
+    done = run(pytester)
+    assert done.ret == 1
+    done.stdout.fnmatch_lines(["verdict: passed", "report: *results.json* could not be written*"])
+    assert "Traceback" not in done.stdout.str() + done.stderr.str()
 
 
 def test_a_run_without_a_claim_leaves_the_last_report_alone(pytester, suite):

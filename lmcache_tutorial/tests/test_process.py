@@ -1,6 +1,8 @@
 """Supervised processes, with stand-ins: no figure ever comes from one."""
 
 import os
+import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,7 +14,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lmcache_tutorial.process import Server, ServerError, explaining_lines, free_port, wait_until_ready
+from lmcache_tutorial import process
+from lmcache_tutorial.process import (
+    SUPERVISOR,
+    Server,
+    ServerError,
+    explaining_lines,
+    free_port,
+    start_ticks,
+    wait_until_ready,
+)
+from lmcache_tutorial.supervisor import LOOK_S
+
+SUPERVISE = [sys.executable, "-I", str(SUPERVISOR)]
 
 LISTEN = """
 import socket, sys, time
@@ -51,10 +65,22 @@ signal.signal(signal.SIGTERM, end)
 FLOOD = "print('x' * 80 + '\\n', end='')\nfor _ in range(300_000): print('noise ' * 10)\n" + LISTEN
 SHARED = (
     """
-import mmap, os, sys
+import mmap, os, sys, time
 for name in sys.argv[2:]:
     file = os.open("/dev/shm/" + name, os.O_CREAT | os.O_RDWR); os.ftruncate(file, 4096)
     globals()[name] = mmap.mmap(file, 4096)
+"""
+    + LISTEN
+)
+# Maps the file that it is told, shared, a second after it is there.
+MAPS_LATER = (
+    """
+import mmap, os, sys, time
+while not os.path.exists(sys.argv[2]) or not os.path.getsize(sys.argv[2]):
+    time.sleep(0.01)
+time.sleep(1)
+file = os.open(sys.argv[2], os.O_RDWR)
+kept = mmap.mmap(file, 4096, access=getattr(mmap, sys.argv[3]))
 """
     + LISTEN
 )
@@ -148,6 +174,70 @@ def test_death_of_one_ends_the_wait_for_the_other(tmp_path):
         server.stop()
 
 
+def test_a_probe_that_hangs_hides_no_death(tmp_path):
+    begin = time.monotonic()
+    slow, dead = start(LISTEN, tmp_path), start(DEATH, tmp_path)
+
+    def hang() -> bool:
+        time.sleep(30)
+        return False
+
+    with pytest.raises(ServerError, match="exited with code 1"):
+        wait_until_ready([(slow, hang), (dead, hang)], timeout_s=60, ready=lambda server, took: None)
+    assert time.monotonic() - begin < 15
+    for server in (slow, dead):
+        server.stop()
+
+
+def test_a_probe_that_hangs_past_the_limit_is_told_with_the_time_that_was_waited(tmp_path):
+    server = start(LISTEN, tmp_path)
+    with pytest.raises(ServerError, match=r"was not ready after 2 s: .* does not answer"):
+        wait_until_ready([(server, lambda: bool(time.sleep(30)))], timeout_s=2, ready=lambda *_: None)
+    server.stop()
+
+
+def test_a_probe_that_fails_ends_the_wait(tmp_path):
+    server = start(LISTEN, tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        wait_until_ready([(server, lambda: bool(1 / 0))], timeout_s=60, ready=lambda *_: None)
+    server.stop()
+
+
+def test_after_a_restart_only_the_new_runs_lines_are_shown(tmp_path):
+    first = start("raise KeyError('of the first run')", tmp_path)
+    with pytest.raises(ServerError, match="of the first run"):
+        wait_ready(first)
+    first.stop()
+    second = start("print('of the second run'); raise SystemExit(3)", tmp_path)
+    with pytest.raises(ServerError) as error:
+        wait_ready(second)
+    second.stop()
+    assert "of the second run" in str(error.value)
+    assert "of the first run" not in str(error.value)
+
+
+def test_the_remedy_is_the_servers_own(tmp_path):
+    server = start(DEATH, tmp_path, remedies=["feed it: pytest --food=4"])
+    with pytest.raises(ServerError) as error:
+        wait_ready(server)
+    server.stop()
+    assert str(error.value).endswith("  - feed it: pytest --food=4")
+    assert "--engine-memory-gib" not in str(error.value)
+
+
+def test_a_server_that_has_ended_cannot_be_kept(tmp_path):
+    server = start(DEATH, tmp_path)
+    assert until(lambda: not server.alive(), 10)
+    with pytest.raises(ServerError, match="ended before it could be kept"):
+        server.keep()
+    server.stop()
+
+
+def test_no_port_is_given_twice(monkeypatch):
+    monkeypatch.setattr(random.SystemRandom, "sample", lambda self, ports, count: list(ports)[:count])
+    assert len({free_port() for _ in range(5)}) == 5
+
+
 def test_a_server_that_never_answers_hits_the_limit(tmp_path):
     server = start("import time; time.sleep(600)", tmp_path)
     with pytest.raises(ServerError, match="runs but does not answer"):
@@ -217,20 +307,134 @@ def test_shared_memory_is_unlinked_but_not_what_others_use(tmp_path):
     wait_ready(other)
     server = start(SHARED, tmp_path, *names)
     wait_ready(server)
+    time.sleep(LOOK_S * 2)
     server.stop()
     assert [Path("/dev/shm", name).exists() for name in names] == [False, True]
     other.stop()
     assert not Path("/dev/shm", names[1]).exists()
 
 
+def test_shared_memory_that_is_slowly_made_is_unlinked(tmp_path):
+    name = f"lct-test-{os.getpid()}-slow"
+    server = start(SHARED.replace("os.ftruncate", "time.sleep(1); os.ftruncate"), tmp_path, name)
+    wait_ready(server)
+    time.sleep(LOOK_S * 2)
+    server.stop()
+    assert not Path("/dev/shm", name).exists()
+
+
+def test_shared_memory_that_somebody_else_maps_by_now_stays(tmp_path):
+    name = f"lct-test-{os.getpid()}-lent"
+    server = start(SHARED, tmp_path, name)
+    wait_ready(server)
+    time.sleep(LOOK_S * 2)  # the supervisor has seen who made it
+    other = start(SHARED, tmp_path, name)
+    wait_ready(other)
+    server.stop()
+    there = Path("/dev/shm", name).exists()
+    other.stop()
+    Path("/dev/shm", name).unlink()
+    assert there
+
+
 def test_shared_memory_that_carries_the_runs_name_is_unlinked(tmp_path):
     tag = f"lct-test-{os.getpid()}-named"
-    left_over = Path("/dev/shm", f"pool_{tag}")
-    left_over.touch()
+    earlier, left_over = (Path("/dev/shm", f"{word}_{tag}") for word in ("earlier", "pool"))
+    earlier.touch()
     server = start(LISTEN, tmp_path, shm_name=tag)
     wait_ready(server)
+    left_over.touch()
     server.stop()
-    assert not left_over.exists()
+    seen = earlier.exists(), left_over.exists()
+    earlier.unlink()
+    assert seen == (True, False)
+
+
+@pytest.fixture
+def shm_folder():
+    """A folder of the user's own in /dev/shm, as one keeps a model there; the test fills it."""
+    folder = Path("/dev/shm", f"lct-test-{os.getpid()}-model")
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_a_model_in_dev_shm_survives_the_server_that_read_it(tmp_path, shm_folder):
+    weights, alone = shm_folder / "model.safetensors", Path(f"{shm_folder}.gguf")
+    late = shm_folder / "late.safetensors"
+    for file in (weights, alone):
+        file.write_bytes(bytes(4096))
+    paths = [str(path.relative_to("/dev/shm")) for path in (weights, alone, late)]
+    server = start(SHARED, tmp_path, *paths)  # it makes the late one itself: in a folder, so it is nobody's
+    wait_ready(server)
+    time.sleep(LOOK_S * 2)
+    server.stop()
+    seen = [path.exists() for path in (weights, alone, late)]
+    alone.unlink()
+    assert seen == [True, True, True]
+
+
+@pytest.mark.parametrize("access", ["ACCESS_READ", "ACCESS_WRITE"])
+def test_a_file_that_another_program_wrote_meanwhile_survives(tmp_path, access):
+    file = Path("/dev/shm", f"lct-test-{os.getpid()}-written-{access}")
+    server = start(MAPS_LATER, tmp_path, str(file), access)
+    file.write_bytes(bytes(4096))  # after the start, and closed again
+    wait_ready(server)
+    server.stop()
+    there = file.exists()
+    file.unlink()
+    assert there
+
+
+def test_a_name_that_somebody_else_took_meanwhile_is_theirs(tmp_path):
+    file = Path("/dev/shm", f"lct-test-{os.getpid()}-taken")
+    server = start(SHARED, tmp_path, file.name)
+    wait_ready(server)
+    time.sleep(LOOK_S * 2)
+    file.unlink()
+    file.write_bytes(b"another's")
+    server.stop()
+    there = file.exists()
+    file.unlink()
+    assert there
+
+
+def test_a_run_that_dies_before_it_is_told_the_process_id_leaves_no_server(tmp_path):
+    mark = str(tmp_path / "mark")
+    reading, writing = os.pipe()
+    supervisor = subprocess.Popen(
+        [*SUPERVISE, "--log", mark, "--", sys.executable, "-c", "import time; time.sleep(60)", mark],
+        stdin=subprocess.PIPE,
+        stdout=writing,
+    )
+    for end in (reading, writing):
+        os.close(end)
+    supervisor.stdin.close()
+    supervisor.wait(20)
+    assert not [process for process in psutil.process_iter() if mark in cmdline(process)]
+
+
+def test_an_interrupt_while_a_server_is_started_leaves_none(tmp_path, monkeypatch):
+    def interrupt() -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(process, "boot_id", interrupt)
+    mark = str(tmp_path / "mark")
+    with pytest.raises(KeyboardInterrupt):
+        start(LISTEN, tmp_path, mark)
+    assert not [one for one in psutil.process_iter() if mark in cmdline(one)]
+
+
+def test_a_supervisor_that_fails_leaves_no_server(tmp_path):
+    script = (
+        "import sys; from lmcache_tutorial import supervisor\n"
+        "def fail(*_): raise OSError('out of files')\n"
+        "supervisor.watch = fail; supervisor.main()"
+    )
+    command = [sys.executable, "-c", script, "--log", str(tmp_path / "log"), "--", "sleep", "600"]
+    done = subprocess.run(command, stdin=subprocess.PIPE, capture_output=True, text=True, timeout=30)
+    assert "out of files" in done.stderr
+    assert gone(int(done.stdout))
 
 
 def default_signals() -> None:
@@ -273,13 +477,26 @@ def test_a_kept_server_outlives_its_run_and_is_found_again(tmp_path):
     )
     first = start(LISTEN, tmp_path)  # a record to copy
     first.stop()
-    record = replace(first.record, port=port, supervisor=supervisor.pid, started=supervisor.create_time())
+    started = start_ticks(supervisor.pid)
+    assert started
+    record = replace(first.record, port=port, supervisor=supervisor.pid, started_ticks=started)
     kept = Server.attach(record)
     assert kept is not None
-    assert Server.attach(replace(record, started=record.started - 60)) is None
+    assert Server.attach(replace(record, started_ticks=started - 1)) is None
+    assert Server.attach(replace(record, boot_id="another boot")) is None
     kept.stop()
     assert until(lambda: not listens(port), 15)
     assert Server.attach(record) is None
+
+
+def test_a_kept_server_is_found_after_the_clock_was_set(tmp_path, monkeypatch):
+    server = start(LISTEN, tmp_path)
+    created = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: created(process) + 3600)
+    found = Server.attach(server.record)
+    server.stop()
+    assert found is not None
+    assert Server.attach(server.record) is None
 
 
 def cmdline(process: psutil.Process) -> list[str]:

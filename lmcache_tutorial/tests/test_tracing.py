@@ -1,6 +1,8 @@
 """Traces: the SDK's spans, OTLP's JSON form, and that nothing leaves the machine or holds a key."""
 
+import gc
 import json
+import tracemalloc
 from base64 import b64encode
 from typing import TypedDict
 
@@ -89,6 +91,30 @@ def test_no_key_of_the_environment_is_written(recorded):
     traces, turn, path = recorded
     traces.of(turn)
     assert "from-the-environment" not in path.read_text()
+
+
+def test_prompts_are_in_the_file_and_not_in_memory(tmp_path):
+    traces = Traces(tmp_path, "long")
+    characters, turns = 200_000, 20
+    turn(traces, "warm-up")
+    gc.collect()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    ids = [turn(traces, str(number) * characters) for number in range(turns)]
+    spans = [traces.by_id(trace_id) for trace_id in ids]
+    gc.collect()
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    traces.close()
+    assert all(len(found) == len(spans[0]) > 1 for found in spans)
+    assert (tmp_path / "long.jsonl").stat().st_size > characters * turns
+    assert grown < characters * turns / 4
+
+
+def turn(traces, text):
+    trace_id, handler = traces.handler()
+    graph().invoke({"text": text}, config={"callbacks": [handler]})
+    return trace_id
 
 
 def test_a_turn_of_another_run_is_an_error(recorded):
