@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import metadata
 
 import pytest
@@ -22,6 +22,7 @@ from lmcache_tutorial.stack import (
     state_file,
     take_down,
 )
+from lmcache_tutorial.workload import fit
 
 WAIT = "import time; time.sleep(600)"
 
@@ -42,9 +43,13 @@ def servers(tmp_path):
     state_file().parent.mkdir(parents=True)
     state = {
         "schema": kept.STATE_SCHEMA,
-        "identity": "another", "config": {"chunk_tokens": 128}, "lmcache_http": "http://127.0.0.1:1",
-        "engine_is_whole": True, "servers": [server.state() for server in started],
-    }  # fmt: skip
+        "identity": "another",
+        "config": {"chunk_tokens": 128},
+        "lmcache_http": "http://127.0.0.1:1",
+        "engine_is_whole": True,
+        "workload": asdict(fit(PROFILES["cpu"].classes, 500)),
+        "servers": [server.state() for server in started],
+    }
     state_file().write_text(json.dumps(state))
     yield started
     for server in started:
