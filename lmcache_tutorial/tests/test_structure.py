@@ -11,9 +11,11 @@ import pytest
 PACKAGE = Path(__file__).parents[1]
 ROOT = PACKAGE.parent
 ORDER = (
-    "lessons records predict rendering prompts pages logs culprits diagnosis replay diagnose metrics config "
-    "corpus counters machine shapes model supervisor process doctor stack copy_rate peers samples "
-    "side_by_side tracing meter ask gate results plotting report peers_page headlines session plugin cli"
+    "lessons records predict chat_template rendering prompts pages logged messages log_forms server_log logs "
+    "turns volatile same_json culprits forerunner losses diagnosis replay time_limit diagnose metrics "
+    "config corpus counters machine shapes model supervisor process doctor stack copy_rate peers samples "
+    "side_by_side tracing meter ask gate results plotting report peers_page headlines session plugin "
+    "diagnose_command cli"
 ).split()
 LESSONS = sorted((ROOT / "tutorial_tests").glob("test_lesson*.py"))
 
