@@ -165,7 +165,7 @@ def _same_passages(first: str, second: str, at: int) -> bool:
         one, other = [p for _, p in split(first)], [p for _, p in split(second)]
         counted, counted_other = Counter(one), Counter(other)
         alone = {p for p, n in counted.items() if n == 1} & {p for p, n in counted_other.items() if n == 1}
-        if len(alone) < 2 or 2 * len(alone) <= max(len(one), len(other)):
+        if len(alone) < 2 or 2 * len(alone) <= max(len(counted), len(counted_other)):
             continue
         moved = [p for p in one if p in alone] != [p for p in other if p in alone]
         if moved and (_passage_at(split(first), at) in alone or _passage_at(split(second), at) in alone):

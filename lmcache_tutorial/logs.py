@@ -116,7 +116,7 @@ class Log:
     def _of_line(self, line: str) -> list[Logged]:
         try:
             text = without_prefix(line)
-            if text.lstrip()[:1] not in ("{", "[") and (is_server_line(line) or self._server):
+            if text.lstrip()[:1] not in ("{", "[") and (is_server_line(text) or self._server):
                 self._server = True
                 found = self._of_entry(entry_of(line))
             else:

@@ -2,6 +2,7 @@
 
 import json
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
@@ -10,86 +11,8 @@ from lmcache_tutorial.tests.test_prompts import RENDERER
 
 # Written for this test in the manner of the families; each uses what that family's templates use.
 TEMPLATES = {
-    "chatml": (
-        "{%- for m in messages %}\n    {{- '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}\n"
-        "{%- endfor %}\n{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-    ),
-    "llama3": (
-        "{{- bos_token }}\n{%- if not date_string is defined %}\n"
-        "    {%- if strftime_now is defined %}{%- set date_string = strftime_now('%d %b %Y') %}\n"
-        "    {%- else %}{%- set date_string = '26 Jul 2024' %}{%- endif %}\n{%- endif %}\n"
-        "{{- '<|start_header_id|>system<|end_header_id|>\\n\\nToday Date: ' + date_string + '\\n\\n' }}\n"
-        "{%- if messages[0]['role'] == 'system' %}{{- messages[0]['content']|trim }}"
-        "{%- set messages = messages[1:] %}{%- endif %}{{- '<|eot_id|>' }}\n"
-        "{%- if tools is not none %}{%- for t in tools %}{{- t | tojson(indent=4) }}{{- '\\n\\n' }}{%- endfor %}{%- endif %}\n"
-        "{%- for m in messages %}{{- '<|start_header_id|>' + m['role'] + '<|end_header_id|>\\n\\n'"
-        " + m['content'] | trim + '<|eot_id|>' }}{%- endfor %}\n"
-        "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"
-    ),
-    "mistral": (
-        "{%- if messages[0]['role'] == 'system' %}{%- set system = messages[0]['content'] %}"
-        "{%- set rest = messages[1:] %}{%- else %}{%- set rest = messages %}{%- endif %}\n"
-        "{{- bos_token }}\n{%- for m in rest %}\n"
-        "  {%- if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
-        "{{- raise_exception('roles must alternate') }}{%- endif %}\n"
-        "  {%- if m['role'] == 'user' %}\n    {%- if loop.last and system is defined %}"
-        "{{- '[INST] ' + system + '\\n\\n' + m['content'] + '[/INST]' }}"
-        "{%- else %}{{- '[INST] ' + m['content'] + '[/INST]' }}{%- endif %}\n"
-        "  {%- else %}{{- ' ' + m['content'] + eos_token }}{%- endif %}\n{%- endfor %}"
-    ),
-    "gemma": (
-        "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'assistant' %}{% set role = 'model' %}"
-        "{% else %}{% set role = m['role'] %}{% endif %}"
-        "{{ '<start_of_turn>' + role + '\n' + m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
-        "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
-    ),
-    "phi": (
-        "{% for m in messages %}{% if m['role'] == 'system' and m['content'] %}{{ '<|system|>\n' + m['content'] + '<|end|>\n' }}"
-        "{% elif m['role'] == 'user' %}{{ '<|user|>\n' + m['content'] + '<|end|>\n' }}"
-        "{% elif m['role'] == 'assistant' %}{{ '<|assistant|>\n' + m['content'] + '<|end|>\n' }}{% endif %}{% endfor %}"
-        "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
-    ),
-    "deepseek": (
-        "{% set ns = namespace(system='', first=true) %}{%- for m in messages %}{%- if m['role'] == 'system' %}"
-        "{% set ns.system = ns.system + m['content'] %}{%- endif %}{%- endfor %}{{ bos_token }}{{ ns.system }}"
-        "{%- for m in messages %}{%- if m['role'] == 'user' %}{{ '<|User|>' + m['content'] }}{%- endif %}"
-        "{%- if m['role'] == 'assistant' and m['content'] is not none %}"
-        "{% set content = m['content'] %}{% if '</think>' in content %}{% set content = content.split('</think>')[-1] %}{% endif %}"
-        "{{ '<|Assistant|>' + content + eos_token }}{%- endif %}{%- endfor %}"
-        "{% if add_generation_prompt %}{{ '<|Assistant|><think>\\n' }}{% endif %}"
-    ),
-    "qwen tools": (
-        "{%- if tools %}\n    {{- '<|im_start|>system\\n' }}{{- '# Tools\\n<tools>' }}\n"
-        "    {%- for tool in tools %}{{- \"\\n\" }}{{- tool | tojson }}{%- endfor %}\n    {{- '\\n</tools><|im_end|>\\n' }}\n{%- endif %}\n"
-        "{%- for m in messages %}\n    {%- if m.role == 'assistant' and m.tool_calls %}\n"
-        "        {%- for call in m.tool_calls %}{%- if call.function is defined %}{%- set call = call.function %}{%- endif %}\n"
-        "        {{- '\\n<tool_call>\\n{\"name\": \"' }}{{- call.name }}{{- '\", \"arguments\": ' }}"
-        "{{- call.arguments | tojson }}{{- '}\\n</tool_call>' }}{%- endfor %}\n"
-        "    {%- else %}{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{%- endif %}\n{%- endfor %}"
-    ),
-    "granite": (
-        "{%- set today = strftime_now('%B %d, %Y') %}{{- '<|start_of_role|>system<|end_of_role|>Today is ' + today + '.\n' }}"
-        "{%- for m in messages %}{{- '<|start_of_role|>' + m['role'] + '<|end_of_role|>' + m['content'] + '<|end_of_text|>\n' }}"
-        "{%- if loop.last and add_generation_prompt %}{{- '<|start_of_role|>assistant<|end_of_role|>' }}{%- endif %}{%- endfor %}"
-    ),
-    "generation tag": (
-        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{{ eos_token }}{% endgeneration %}"
-        "{% else %}{{ m.role }}: {{ m.content }}\n{% endif %}{% endfor %}"
-    ),
-    "loop controls": (
-        "{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}"
-        "{% if loop.index > 4 %}{% break %}{% endif %}[{{ m.role }}]{{ m.content }}{% endfor %}"
-    ),
-    "tojson arguments": (
-        "{{ tools | tojson(separators=(',', ':'), sort_keys=true) if tools else '' }}"
-        "{{ messages | tojson(ensure_ascii=true) }}{{ messages[0] | tojson(indent=2) }}"
-    ),
-    "macros and blanks": (
-        "    {% macro say(m) %}\n    <{{ m.role }}>{{ m.content }}</{{ m.role }}>\n    {% endmacro %}\n"
-        "    {% for m in messages %}\n        {{ say(m) }}\n    {% endfor %}\n"
-    ),
-    "all special tokens": "{{ bos_token }}|{{ eos_token }}|{{ pad_token }}|{{ unk_token }}|{{ sep_token }}|{{ cls_token }}",
-}  # fmt: skip
+    path.stem: path.read_text() for path in sorted((Path(__file__).parent / "chat_templates").glob("*.jinja"))
+}
 TOKENS = {
     "bos_token": "<s>",
     "eos_token": {"__type": "AddedToken", "content": "</s>", "lstrip": False, "normalized": False},
