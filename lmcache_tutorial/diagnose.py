@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 
 from .chat_template import IMAGE_MARK
 from .culprits import ADVICE, Place, difference, kind_of, place
@@ -24,7 +23,8 @@ from .time_limit import TooSlowError, time_limit
 from .turns import Talk, talk_of
 
 REMEMBERED_BLOCKS = 1_000_000
-BATCH = 64
+BATCH = 64  # texts that are tokenized at once, unless they are long
+BATCH_CHARACTERS = 4_000_000
 CONTEXT_CHARACTERS = 60
 RENDERING_S = 20.0  # for one request: templates take milliseconds
 SLOW_REQUESTS = 3  # after as many the template is at fault
@@ -124,7 +124,7 @@ class _Reader:
     def __iter__(self) -> Iterator[tuple[Logged, Seen]]:
         encoder, texts = Encoder(self._renderer), self._texts()
         fields = self._renderer.fields
-        while batch := list(islice(texts, BATCH)):
+        while batch := _batch(texts):
             encoded = iter(encoder.encode([text for request, text in batch if request.ids is None]))
             for request, text in batch:
                 ids = next(encoded) if request.ids is None else list(request.ids)
@@ -170,6 +170,17 @@ class _Reader:
                 f"the chat template ran for more than {RENDERING_S:.0f} s for {self._slow} requests.\n"
                 "To fix: look for a loop in it, or name another one with --tokenizer FOLDER."
             )
+
+
+def _batch(texts: Iterator[tuple[Logged, str]]) -> list[tuple[Logged, str]]:
+    """Take the next texts, few of them where they are long: an encoded text takes much memory."""
+    batch, characters = [], 0
+    for request, text in texts:
+        batch.append((request, text))
+        characters += len(text)
+        if len(batch) >= BATCH or characters >= BATCH_CHARACTERS:
+            break
+    return batch
 
 
 def _whole(text: str) -> str:

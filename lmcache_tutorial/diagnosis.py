@@ -10,6 +10,7 @@ from .pages import page_environment, percent
 
 SHOWN_LINES = 20
 SHOWN_REASONS = 5
+SHOWN_OF_REASON = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +122,17 @@ def _unread_lines(found: Diagnosis) -> list[str]:
         lines.append(f"refused lines       {_numbers(found.refused_lines)}")
     shown = sorted(found.unread, key=lambda one: -len(one.lines))
     for one in shown[:SHOWN_REASONS]:
-        lines.append(f"                    {_numbers(one.lines, 3)}: {one.reason}")
+        more = f", … ({len(one.lines)})" if len(one.lines) > SHOWN_OF_REASON else ""
+        where = ", ".join(map(str, one.lines[:SHOWN_OF_REASON])) + more
+        lines.append(f"                    line {where}: {one.reason}")
     if len(shown) > SHOWN_REASONS:
         lines.append(f"                    and {len(shown) - SHOWN_REASONS} other reasons")
     return lines
 
 
-def _numbers(lines: list[int], shown: int = SHOWN_LINES) -> str:
-    more = ", …" if len(lines) > shown else ""
-    return f"{len(lines)}: {', '.join(map(str, lines[:shown]))}{more}"
+def _numbers(lines: list[int]) -> str:
+    more = ", …" if len(lines) > SHOWN_LINES else ""
+    return f"{len(lines)}: {', '.join(map(str, lines[:SHOWN_LINES]))}{more}"
 
 
 def diagnosis_page(found: Diagnosis, name: str) -> str:

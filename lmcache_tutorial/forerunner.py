@@ -28,15 +28,16 @@ class Seen:
 class Forerunners:
     """Remembers requests by what they say, and finds the likeliest forerunner of another.
 
-    A turn votes for the last request that has it, and a turn that is new votes by its sentences. So the time
-    does not grow with the number of requests remembered, and a session's own last request is found however
-    many others came between.
+    A turn votes for the last request that has it; a turn that is new votes by its sentences, for the last
+    request that has the turn in which a sentence stood. So the time does not grow with the number of requests
+    remembered, and a session's own last request is found however many others came between.
     """
 
     def __init__(self) -> None:
         """Remember nothing yet."""
         self._kept: OrderedDict[int, Seen] = OrderedDict()
-        self._last: dict[Turn | str, int] = {}
+        self._last: dict[Turn, int] = {}  # the number of the last request that has a turn
+        self._within: dict[str, Turn] = {}  # the newest turn in which a sentence stands
         self._turns: dict[int, frozenset[Turn]] = {}
         self._characters = self._number = 0
         self._memo: dict[str, tuple[str, ...]] = {}
@@ -52,7 +53,7 @@ class Forerunners:
         for turn in seen.talk.turns:
             if turn not in self._last:
                 for sentence in self.sentences(turn[1]):
-                    self._last[sentence] = seen.number
+                    self._within[sentence] = turn
             self._last[turn] = seen.number
         while self._characters > REMEMBERED_CHARACTERS and len(self._kept) > 1:
             number, oldest = self._kept.popitem(last=False)
@@ -62,18 +63,21 @@ class Forerunners:
 
     def find(self, talk: Talk) -> Seen | None:
         """Return the likeliest forerunner of a request; the last one if none has any text of it."""
-        votes: Counter[int] = Counter()
+        alike: Counter[Turn] = Counter()  # turns of others, and the characters in common with them
         for turn in talk.turns:
             if turn in self._last:
-                votes[self._last[turn]] += len(turn[1]) + 1
+                alike[turn] += len(turn[1]) + 1
                 continue
             for sentence in self.sentences(turn[1]):
-                if sentence in self._last:
-                    votes[self._last[sentence]] += len(sentence)
-        candidates = [number for number, _ in votes.most_common(COMPARED) if number in self._kept]
+                if sentence in self._within:
+                    alike[self._within[sentence]] += len(sentence)
+        votes: Counter[int] = Counter()
+        for turn, characters in alike.items():
+            votes[self._last[turn]] += characters
+        candidates = [number for number, _ in votes.most_common(COMPARED)]
         if not candidates:
             return next(reversed(self._kept.values()), None)
-        return self._kept[max(candidates, key=lambda number: (self._likeness(number, talk, votes), number))]
+        return self._kept[max(candidates, key=lambda number: (self._likeness(number, talk, alike), number))]
 
     def sentences(self, text: str) -> tuple[str, ...]:
         """Cut a text into its sentences; the short ones are left out."""
@@ -86,15 +90,16 @@ class Forerunners:
             self._memo[text] = found
         return found
 
-    def _likeness(self, number: int, talk: Talk, votes: Counter[int]) -> int:
+    def _likeness(self, number: int, talk: Talk, alike: Counter[Turn]) -> int:
         """Count the characters in common; tools that are alike in number count a little."""
         turns, tools = self._turns[number], self._kept[number].talk.tools
-        common = sum(len(turn[1]) + 1 for turn in talk.turns if turn in turns)
-        return max(common, votes[number]) + int(bool(talk.tools) and len(tools) == len(talk.tools))
+        common = sum(characters for turn, characters in alike.items() if turn in turns)
+        return common + int(bool(talk.tools) and len(tools) == len(talk.tools))
 
     def _forget(self, turn: Turn, number: int) -> None:
-        if self._last.get(turn) == number:
-            del self._last[turn]
+        if self._last[turn] != number:
+            return
+        del self._last[turn]
         for sentence in self.sentences(turn[1]):
-            if self._last.get(sentence) == number:
-                del self._last[sentence]
+            if self._within.get(sentence) == turn:
+                del self._within[sentence]

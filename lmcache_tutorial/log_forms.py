@@ -15,7 +15,7 @@ INNER = ("body", "request", "input")  # batch files, proxies, Langfuse
 TIMES = ("start_time", "startTime", "timestamp", "created_at", "createdAt")
 # Attributes in which other instrumentations keep a prompt; each has a form of its own that is not read.
 OTHER_SPANS = ("llm.input_messages.", "gen_ai.prompt", "input.value", "traceloop.entity.input", "llm.prompts")
-MAX_CHARACTERS = 16_000_000  # of one request: more than any model reads
+MAX_CHARACTERS = 8_000_000  # of one request: about two million tokens, more than any model reads
 Report = Callable[[str], None]
 """Takes the reason why a part of a document cannot be read, where the rest can."""
 
@@ -147,7 +147,7 @@ def _inner(document: dict[str, Any]) -> dict[str, Any]:
         elif isinstance(inner, dict):
             document = {**around, **inner}
         else:
-            raise BrokenLineError(f"its {key!r} holds no request in a form that is read")
+            raise BrokenLineError(f"its {key!r} holds no request in a form that is read; needed: messages")
     return document
 
 

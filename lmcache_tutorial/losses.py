@@ -64,8 +64,7 @@ def _common_turns(
             common += len(text)
         elif index < len(first.turns) and first.turns[index][0] == role:
             common += _alike(first.turns[index][1], text, held, sentences)
-        else:
-            common += _common_sentences(text, held, sentences)
+        # What is new at the end is computed in any case, whatever sentences of it were said before.
     return common
 
 

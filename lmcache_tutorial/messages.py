@@ -189,7 +189,8 @@ def _part_text(part: Any) -> str:
         shown = {key: value for key, value in part.items() if key not in ("cache_control", "detail", "type")}
         digest = hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()
         return f"{IMAGE_MARK}{digest[:16]}{IMAGE_MARK}"
-    raise BrokenLineError(f"a part of the type {str(kind)[:40]!r} is not a form that is read")
+    named = f"a part of the type {kind[:40]!r}" if isinstance(kind, str) else "a part without a type"
+    raise BrokenLineError(f"{named} is not a form that is read; needed: text or images")
 
 
 def _result(part: Mapping[str, Any]) -> dict[str, Any]:
