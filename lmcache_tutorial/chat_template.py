@@ -138,7 +138,7 @@ def _loops_over_content(tree: nodes.Template) -> bool:
     That is a loop over ``message.content``, over a variable named ``content``, or over the parameter of a
     macro that is called with ``message.content``.
     """
-    names = {loop.target.name for loop in tree.find_all(nodes.For) if isinstance(loop.target, nodes.Name)}
+    names = _message_names(tree)
     inside = {id(loop) for macro in tree.find_all(nodes.Macro) for loop in macro.find_all(nodes.For)}
     for loop in tree.find_all(nodes.For):
         if _reads_content(loop.iter, names):
@@ -146,6 +146,33 @@ def _loops_over_content(tree: nodes.Template) -> bool:
         if id(loop) not in inside and isinstance(loop.iter, nodes.Name) and loop.iter.name == "content":
             return True
     return any(_macro_loops(tree, macro, names) for macro in tree.find_all(nodes.Macro))
+
+
+def _message_names(tree: nodes.Template) -> set[str]:
+    """Return the names of loop variables that are messages."""
+    lists, grown = {"messages"}, True
+    while grown:
+        found = {
+            assign.target.name
+            for assign in tree.find_all(nodes.Assign)
+            if isinstance(assign.target, nodes.Name) and _base_name(assign.node) in lists
+        }
+        grown = not found <= lists
+        lists |= found
+    return {
+        loop.target.name
+        for loop in tree.find_all(nodes.For)
+        if isinstance(loop.target, nodes.Name) and _base_name(loop.iter) in lists
+    }
+
+
+def _base_name(node: nodes.Node | None) -> str:
+    """Return the variable that is filtered or sliced."""
+    while isinstance(node, nodes.Filter | nodes.Test | nodes.Getitem):
+        if isinstance(node, nodes.Getitem) and not isinstance(node.arg, nodes.Slice):
+            return ""
+        node = node.node
+    return node.name if isinstance(node, nodes.Name) else ""
 
 
 def _macro_loops(tree: nodes.Template, macro: nodes.Macro, names: set[str]) -> bool:

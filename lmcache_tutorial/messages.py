@@ -16,6 +16,7 @@ from .rendering import arguments_of
 ROLES = {"human": "user", "ai": "assistant", "model": "assistant", "function": "tool"}
 TEXT_PARTS = ("text", "input_text", "output_text", "refusal", "thinking")
 MEDIA = ("image", "image_url", "input_image", "audio", "audio_url", "input_audio", "video_url", "file")
+BILLING = "x-anthropic-billing-header"  # a line that changes with every request; vLLM 0.32 takes it out
 KEPT = ("name", "tool_call_id", "reasoning", "reasoning_content")
 IMAGE = re.compile(f"{IMAGE_MARK}[0-9a-f]{{16}}{IMAGE_MARK}")
 
@@ -149,12 +150,25 @@ def _one_message(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             thoughts.append(str(part.get("thinking", part.get("content", part.get("text", "")))))
         else:
             texts.append({"type": "text", "text": _part_text(part)})
+    if role == "system":
+        texts = _without_billing(texts)
     kept = {key: message[key] for key in KEPT if isinstance(message.get(key), str)}
     if thoughts and not {"reasoning", "reasoning_content"} & set(kept):
         kept["reasoning"] = "\n".join(thoughts)
     if texts or found_calls or kept.get("reasoning") or not _parts(content):
         read: dict[str, Any] = {"role": ROLES.get(role, role), "content": _joined(texts), **kept}
         yield {**read, "tool_calls": found_calls} if found_calls else read
+
+
+def _without_billing(texts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = []
+    for part in texts:
+        line, _, rest = part["text"].partition("\n")
+        if not line.startswith(BILLING):
+            found.append(part)
+        elif rest:
+            found.append({**part, "text": rest})
+    return found
 
 
 def _joined(texts: list[dict[str, Any]]) -> Any:

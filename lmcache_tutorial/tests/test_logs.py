@@ -179,6 +179,15 @@ def test_calls_and_outputs_of_the_responses_api_are_read():
     assert [m["role"] for m in found.messages] == ["user", "assistant", "tool"]
 
 
+def test_a_line_that_vllm_takes_out_of_a_system_message_is_taken_out():
+    header = "x-anthropic-billing-header: cc_version=2; cch=36ee5;"
+    found = only({"messages": [{"role": "system", "content": f"{header}\nBe brief."}, HI]})
+    assert found.messages[0]["content"] == "Be brief."
+    part = {"type": "text", "text": header}
+    found = only({"system": [part, {"type": "text", "text": "Be brief."}], "messages": [HI]})
+    assert found.messages[0]["content"] == "Be brief."
+
+
 def test_text_in_lists_of_strings_is_kept_and_images_differ_by_content():
     assert only({"messages": [{"role": "user", "content": ["text"]}]}).messages[0]["content"] == "text"
     pictures = []

@@ -102,6 +102,8 @@ def test_parts_of_a_content_are_handed_over_as_vllm_does():
         "{% for m in messages %}{{ say(m['content']) }}{% endfor %}"
     )
     assert Renderer(RENDERER.tokenizer, macro).text([message]) == "(a)(b)"
+    tools = "{% for t in tools %}{% for c in t.content %}{% endfor %}{% endfor %}{{ messages[0].content }}"
+    assert Renderer(RENDERER.tokenizer, tools).text([message], [{"content": []}]) == "a\nb"
 
 
 def test_a_developer_is_the_system_for_a_template_that_does_not_know_the_role():
