@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import unicodedata
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +46,7 @@ def read_log(
                 chunk_tokens=chunk_tokens,
                 remembered_blocks=remembered_blocks,
             )
-    except (OSError, EOFError) as error:  # a damaged gzip is an OSError, a cut one an EOFError
+    except (OSError, EOFError, zlib.error) as error:  # the last two: a gzip that was cut or damaged
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise ConfigError(f"{file} cannot be read: {reason}.\nTo fix: name a file of requests.") from None
     if not found.requests:

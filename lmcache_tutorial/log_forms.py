@@ -10,6 +10,7 @@ from typing import Any
 from .logged import BrokenLineError, Logged
 from .messages import chat_messages, chat_tool, count_images, genai_messages, responses_messages
 
+SHOWN_KEYS = 6
 OBSERVATION = "langfuse.observation."
 INNER = ("body", "request", "input")  # batch files, proxies, Langfuse
 TIMES = ("start_time", "startTime", "timestamp", "created_at", "createdAt")
@@ -172,12 +173,8 @@ def _chat(found: Mapping[str, Any]) -> Logged:
     elif "messages" in found:
         messages, among = chat_messages(_with_system(found))
     else:
-        known = next((key for key in ("contents", "inputs", "query", "text") if key in found), None)
-        raise BrokenLineError(
-            f"a request with {known!r} is not a form that is read; needed: messages or prompt"
-            if known
-            else "it has no messages"
-        )
+        keys = ", ".join(sorted(str(key)[:20] for key in found)[:SHOWN_KEYS]) or "none"
+        raise BrokenLineError(f"an object with the keys {keys} is not a form that is read; needed: messages")
     tools = found.get("tools") or _inside(found, "tools")
     if tools is not None and not isinstance(tools, list):
         raise BrokenLineError("its tools are no list")
@@ -189,6 +186,8 @@ def _chat(found: Mapping[str, Any]) -> Logged:
 def _with_system(found: Mapping[str, Any]) -> Any:
     """Put an Anthropic request's ``system`` in front of its messages."""
     listed, system = found["messages"], found.get("system")
+    if isinstance(listed, str):
+        listed = parsed(listed)
     if isinstance(listed, dict):  # one message
         listed = [listed]
     if isinstance(system, str | list) and system and isinstance(listed, list):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,12 +15,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from .log_forms import Report, parsed, requests_of
+from .log_forms import Report, clean, parsed, requests_of
 from .logged import BrokenLineError, Logged
 from .server_log import Entry, entry_of, is_server_line, without_prefix
 
 NO_PROMPT = "a log without prompts; needed: level DEBUG (VLLM_LOGGING_LEVEL=DEBUG with --enable-log-requests)"
 MESSAGE_KEYS = ("message", "msg", "log", "event")  # where loggers that write JSON keep a line
+BLANK = re.compile(r"\s*")
+TABLE_COLUMNS = {"input", "messages", "prompt", "request", "body"}  # those that hold a request
 __all__ = ["BrokenLineError", "Log", "Logged", "open_log", "parse_line"]
 
 
@@ -102,10 +106,11 @@ class Log:
         self.number -= 1
         if first.lstrip()[:1] in ("[", "{") and not _is_document(first):
             whole = list(lines)
-            document = _whole(whole)
-            if document is not None:
+            documents = _whole(whole)
+            for document in documents:
                 self.number += 1
                 yield from self._of_document(document)
+            if documents:
                 return
             lines = iter(whole)
         for line in lines:
@@ -224,16 +229,16 @@ def open_log(path: Path) -> Iterator[Iterable[str]]:
         OSError: it cannot be opened.
     """
     with path.open("rb") as raw:
-        head = raw.read(4)
-    opened = gzip.open if head[:2] == b"\x1f\x8b" else io.open
-    coding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    with opened(path, "rt", encoding=coding, errors="replace", newline="\n") as lines:
-        yield lines
+        head = raw.peek(2)[:2]  # not read: it may be a pipe
+        plain = io.BufferedReader(gzip.GzipFile(fileobj=raw)) if head == b"\x1f\x8b" else raw
+        coding = "utf-16" if head in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        with io.TextIOWrapper(plain, encoding=coding, errors="replace", newline="\n") as lines:
+            yield lines
 
 
 def _is_table(line: str) -> bool:
     names = [name.strip(' "\r\n') for name in line.split(",")] if len(line) < 10_000 else []
-    return len(names) > 1 and "input" in names and not line.lstrip().startswith(("{", "["))
+    return len(names) > 1 and bool(TABLE_COLUMNS & set(names)) and not line.lstrip().startswith(("{", "["))
 
 
 def _is_document(line: str) -> bool:
@@ -244,12 +249,21 @@ def _is_document(line: str) -> bool:
     return True
 
 
-def _whole(lines: list[str]) -> Any:
-    """Parse a file that is one document over many lines; ``None`` if it is none."""
-    try:
-        return parsed("".join(line if line.endswith("\n") else line + "\n" for line in lines))
-    except BrokenLineError:
-        return None
+def _whole(lines: list[str]) -> list[Any]:
+    """Parse a file of documents that run over many lines each; empty if it is none."""
+    text = "".join(line if line.endswith("\n") else line + "\n" for line in lines)
+    found: list[Any] = []
+    decoder, begin = json.JSONDecoder(), 0
+    while rest := BLANK.match(text, begin):
+        begin = rest.end()
+        if begin == len(text):
+            return [clean(document, text) for document in found]
+        try:
+            document, begin = decoder.raw_decode(text, begin)
+        except (ValueError, RecursionError):
+            break
+        found.append(document)
+    return []
 
 
 def _logged_message(document: Any) -> str | None:

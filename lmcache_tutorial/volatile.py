@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 WINDOW = 64  # characters on each side of a difference that are looked at
 MONTHS = (
@@ -23,11 +24,12 @@ DAYS = (
 _MONTH, _DAY, _YEAR = r"(?:0?[1-9]|1[0-2])", r"(?:0?[1-9]|[12]\d|3[01])", r"(?:19|20)\d{2}"
 _CLOCK = r"(?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?"
 _ZONE = r"(?: ?(?:Z|UTC|GMT|[+-]\d{2}:?\d{2}))?"
+# A date that a model's or a package's name ends in is none.
 DATE = re.compile(
-    rf"(?<![\w.]){_YEAR}(?P<s>[-/.]){_MONTH}(?P=s){_DAY}(?:[T ,]*{_CLOCK}{_ZONE})?(?!\d|[.-]\d)"
+    rf"(?<![\w.])(?<!\w-){_YEAR}(?P<s>[-/.]){_MONTH}(?P=s){_DAY}(?:[T ,]*{_CLOCK}{_ZONE})?(?!\d|[.-]\d)"
     rf"|(?<![\w.]){_DAY}(?P<t>[-/.]){_DAY}(?P=t){_YEAR}(?!\d|[.-]\d)"
     rf"|(?<![\w./-]){_DAY}/{_DAY}/\d{{2}}(?![\d/])"
-    rf"|(?<!\w){_YEAR}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:T\d{{4,6}}Z?)?(?!\w)"
+    rf"|(?<!\w)(?<!\w-){_YEAR}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:T\d{{4,6}}Z?)?(?!\w)"
     rf"|{_YEAR} ?[年년] ?{_MONTH} ?[月월](?: ?{_DAY} ?[日일])?"
     rf"|(?i:(?<!\w)(?:(?:{DAYS})\.?,? +)?(?:{MONTHS})\.? +{_DAY}(?:st|nd|rd|th)?(?:,? +{_YEAR})?(?!\w))"
     rf"|(?i:(?<!\w)(?:(?:{DAYS})\.?,? +)?{_DAY}(?:st|nd|rd|th|er)?\.?(?: +de)?[ -]+(?:{MONTHS})\.?"
@@ -61,7 +63,8 @@ def is_time(first: str, second: str, at: int) -> bool:
     >>> is_time("It is 10:01.", "It is 10:02.", 10), is_time("Server 10.0.0.1", "Server 10.0.0.2", 14)
     (True, False)
     """
-    return _time_at(first, at) and _time_at(second, at)
+    one, other = set(_times_at(first, at)), set(_times_at(second, at))
+    return bool(one and other) and one != other
 
 
 def is_identifier(first: str, second: str, at: int) -> bool:
@@ -71,7 +74,7 @@ def is_identifier(first: str, second: str, at: int) -> bool:
     (True, False)
     """
     one, other = _word_at(first, at), _word_at(second, at)
-    if not one[0] or not other[0]:
+    if not one[0] or not other[0] or one[0] == other[0]:
         return False
     named = bool(NAMED.search(one[1])) and bool(NAMED.search(other[1]))
     random_one, random_other = _random(one[0]), _random(other[0])
@@ -83,7 +86,8 @@ def is_identifier(first: str, second: str, at: int) -> bool:
     return (random_one or random_other) and len(one[0]) == len(other[0]) and len(one[0]) >= 5
 
 
-def _time_at(text: str, at: int) -> bool:
+def _times_at(text: str, at: int) -> Iterator[str]:
+    """Yield the dates and times of day that a place lies in or ends."""
     start = max(0, at - WINDOW)
     piece = text[start : at + WINDOW]
     for pattern in (DATE, CLOCK, EPOCH):
@@ -93,8 +97,7 @@ def _time_at(text: str, at: int) -> bool:
             before = piece[: match.start()]
             if VERSION.search(before) or (pattern is CLOCK and not _is_clock(match, before)):
                 continue
-            return True
-    return False
+            yield match[0]
 
 
 def _is_clock(match: re.Match[str], before: str) -> bool:

@@ -68,6 +68,10 @@ NEITHER = [
     ("page-2", "page-3"),
     ("claude-sonnet-4-5", "claude-opus-4-6"),
     ("Qwen2.5-72B-Instruct", "Llama-3.1-70B-Instruct"),
+    ("gpt-4o-2024-08-06", "gpt-4o-2024-11-20"),
+    ("claude-3-5-sonnet-20240620", "claude-3-5-sonnet-20241022"),
+    ("The sun, late", "The sun! late"),
+    ("for req-8f3a.", "for req-8f3a!"),
 ]
 
 

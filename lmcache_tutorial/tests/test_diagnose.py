@@ -459,7 +459,7 @@ def test_a_log_that_holds_nothing_says_what_was_seen_and_what_is_read(command):
     done = command(['{"contents": []}'])
     assert (done.returncode, done.stdout) == (2, "")
     assert "no request was read" in done.stderr
-    assert "needed: messages or prompt" in done.stderr
+    assert "an object with the keys contents is not a form that is read; needed: messages" in done.stderr
     assert "log.jsonl" in done.stderr
 
 
@@ -479,8 +479,11 @@ def test_a_damaged_file_is_a_message(command, tmp_path):
     assert "tokenizer.json is damaged" in done.stderr
 
 
-def test_a_cut_gzip_is_a_message(tmp_path):
-    (tmp_path / "log.gz").write_bytes(gzip.compress(b"x" * 10_000)[:-9])
+@pytest.mark.parametrize("harm", ["cut", "damaged"])
+def test_a_harmed_gzip_is_a_message(tmp_path, harm):
+    packed = gzip.compress(random.Random(1).randbytes(10_000))
+    packed = packed[:-9] if harm == "cut" else packed[:200] + bytes(200) + packed[400:]
+    (tmp_path / "log.gz").write_bytes(packed)
     with pytest.raises(ConfigError, match="cannot be read"):
         read_log(tmp_path / "log.gz", RENDERER, BLOCK, CHUNK, 100)
 

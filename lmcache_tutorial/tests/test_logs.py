@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import os
+import threading
 
 import pytest
 from hypothesis import given, settings
@@ -201,8 +203,8 @@ def test_text_in_lists_of_strings_is_kept_and_images_differ_by_content():
 
 
 UNREAD = {
-    "gemini": ({"contents": [{"parts": []}]}, "needed: messages or prompt"),
-    "no messages": ({"model": "m"}, "no messages"),
+    "gemini": ({"contents": [{"parts": []}]}, "an object with the keys contents is not a form that is read"),
+    "no messages": ({"messages": []}, "no messages"),
     "an earlier response": ({"previous_response_id": "r", "input": "Hi"}, "previous_response_id"),
     "a prompt of another kind": ({"prompt": [["a"], 1]}, "needed: one text"),
     "a part of another kind": (
@@ -305,6 +307,7 @@ WHOLE = {
     "a page of an API": json.dumps({"data": OBSERVATIONS, "meta": {}}),
     "an array over many lines": json.dumps(OBSERVATIONS, indent=1),
     "an object over many lines": json.dumps({"data": OBSERVATIONS}, indent=1),
+    "objects over many lines": "\n".join(json.dumps(one, indent=1) for one in OBSERVATIONS),
     "a table": "\n".join(
         [
             "id,type,startTime,input",
@@ -408,3 +411,13 @@ def test_no_document_raises_anything_but_the_documented_error(document):
 )
 def test_no_text_raises_anything(text, front):
     list(Log((front + text).splitlines(keepends=True)))
+
+
+def test_a_pipe_is_read(tmp_path):
+    pipe, text = tmp_path / "pipe", json.dumps({"messages": [HI]}) + "\n"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_text(text))
+    writer.start()
+    with open_log(pipe) as lines:
+        assert len(list(Log(lines))) == 1
+    writer.join()
