@@ -10,7 +10,7 @@ from typing import Any
 
 from .chat_template import IMAGE_MARK
 from .logged import BrokenLineError
-from .rendering import arguments_of
+from .rendering import arguments_of, texts_of
 
 # LangChain's names, and those of the Responses API, for the roles.
 ROLES = {"human": "user", "ai": "assistant", "model": "assistant", "function": "tool"}
@@ -102,11 +102,7 @@ def genai_messages(listed: Any, instructions: Any) -> list[dict[str, Any]]:
 
 def count_images(messages: Sequence[Mapping[str, Any]]) -> int:
     """Count the images and other media, each of which stands as a mark in a text."""
-    return sum(len(IMAGE.findall(text)) for message in messages for text in _texts(message["content"]))
-
-
-def _texts(content: Any) -> list[str]:
-    return [content] if isinstance(content, str) else [part["text"] for part in content]
+    return sum(len(IMAGE.findall(text)) for message in messages for text in texts_of(message["content"]))
 
 
 def _is_tool_definition(message: Mapping[str, Any]) -> bool:
@@ -156,7 +152,9 @@ def _one_message(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if thoughts and not {"reasoning", "reasoning_content"} & set(kept):
         kept["reasoning"] = "\n".join(thoughts)
     if texts or found_calls or kept.get("reasoning") or not _parts(content):
-        read: dict[str, Any] = {"role": ROLES.get(role, role), "content": _joined(texts), **kept}
+        # A content of nothing and an empty text differ for a template that loops over parts.
+        said = None if content is None else _joined(texts)
+        read: dict[str, Any] = {"role": ROLES.get(role, role), "content": said, **kept}
         yield {**read, "tool_calls": found_calls} if found_calls else read
 
 
@@ -234,4 +232,5 @@ def _call(call: Any) -> dict[str, Any]:
         ) from None
     number = call.get("id", call.get("call_id"))
     named = {"id": number} if isinstance(number, str) else {}
-    return {**named, "type": "function", "function": {"name": name, "arguments": arguments}}
+    # In vLLM's order, which shows where a template writes the whole call.
+    return {**named, "function": {"arguments": arguments, "name": name}, "type": "function"}

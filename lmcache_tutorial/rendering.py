@@ -182,20 +182,22 @@ def _as_the_server_does(message: Message, parts: bool) -> dict[str, Any]:
     template that loops over them; reasoning goes by both of its names.
     """
     copied = dict(message)
-    content = copied.get("content")
+    content, calls = copied.get("content"), copied.pop("tool_calls", None)
+    reasoning = copied.pop("reasoning_content", None)
+    reasoning = copied.pop("reasoning", None) or reasoning
     if parts and copied.get("role") != "tool":
         listed = [content] if isinstance(content, str) else content or []
         copied["content"] = [{"type": "text", "text": p} if isinstance(p, str) else p for p in listed]
     elif not isinstance(content, str):
         copied["content"] = "\n".join(texts_of(content))
-    reasoning = copied.get("reasoning", copied.get("reasoning_content"))
-    if reasoning is not None:
-        copied["reasoning"] = copied["reasoning_content"] = reasoning
-    if calls := copied.pop("tool_calls", None):
+    # What follows stands in vLLM's order, which shows where a template writes a whole message.
+    if calls:
         copied["tool_calls"] = [
             {**call, "function": {**call["function"], "arguments": arguments_of(call["function"])}}
             for call in calls
         ]
+    if reasoning is not None:
+        copied["reasoning"] = copied["reasoning_content"] = reasoning
     return copied
 
 
