@@ -74,40 +74,63 @@ def diagnose(
         chunk_tokens: LMCache's chunk, a multiple of the block.
         remembered_blocks: how many blocks the cache of one model or adapter holds before the oldest go.
     """
-    log, caches, units = Log(lines), dict[str, _Cache](), _Units(block_tokens, chunk_tokens)
-    causes: dict[tuple[str, str], _Cause] = {}
+    log, run = Log(lines), _Run(_Units(block_tokens, chunk_tokens), remembered_blocks)
     reader = _Reader(log, renderer)
-    requests = prompt_tokens = reused_tokens = 0
     for request, seen in reader:
-        model, salt = request.cache
-        cache = caches.setdefault(model, _Cache(BlockMemory(block_tokens, remembered_blocks)))
-        known, prompt = cache.memory.visit(seen.ids, salt), len(seen.ids)
-        reused = reusable_tokens(known, prompt, block=block_tokens, chunk=chunk_tokens) if prompt else 0
-        requests, prompt_tokens, reused_tokens = requests + 1, prompt_tokens + prompt, reused_tokens + reused
-        before = cache.seen.setdefault(salt, Forerunners())
-        if prompt and (found := _cause(before, seen, reused, units)):
-            kind, at, lost = found
-            cause = causes.setdefault((kind, at.segment), _Cause(at))
-            cause.lost, cause.count = cause.lost + lost, cause.count + 1
-            cause.indices.add(at.message_index)
-        before.remember(seen)
-    culprits = _culprits(causes, requests, prompt_tokens)
+        run.count(request, seen)
+    culprits = _culprits(run.causes, run.requests, run.prompt_tokens)
     lost_tokens = sum(culprit.lost_tokens for culprit in culprits)
+    tokens = max(1, run.prompt_tokens)
     return Diagnosis(
-        requests=requests,
-        prompt_tokens=prompt_tokens,
-        hit_rate=reused_tokens / prompt_tokens if prompt_tokens else 0.0,
-        best_hit_rate=(reused_tokens + lost_tokens) / prompt_tokens if prompt_tokens else 0.0,
+        requests=run.requests,
+        prompt_tokens=run.prompt_tokens,
+        hit_rate=run.reused_tokens / tokens,
+        best_hit_rate=(run.reused_tokens + lost_tokens) / tokens,
         block_tokens=block_tokens,
         chunk_tokens=chunk_tokens,
         broken_lines=log.broken,
         other_lines=log.other,
-        forgotten_blocks=sum(cache.memory.forgotten for cache in caches.values()),
+        forgotten_blocks=sum(cache.memory.forgotten for cache in run.caches.values()),
         culprits=culprits,
         refused_lines=sorted(set(reader.refused)),
         unread=[Unread(reason, lines) for reason, lines in log.reasons.items()],
-        warnings=_warnings(log, reader, caches),
+        warnings=_warnings(log, reader, run.caches),
     )
+
+
+@dataclass(slots=True)
+class _Run:
+    """What has been counted so far, and what the caches hold."""
+
+    units: _Units
+    remembered_blocks: int
+    requests: int = 0
+    prompt_tokens: int = 0
+    reused_tokens: int = 0
+    caches: dict[str, _Cache] = field(default_factory=dict)
+    causes: dict[tuple[str, str], _Cause] = field(default_factory=dict)
+
+    def count(self, request: Logged, seen: Seen) -> None:
+        """Ask a request in the mind: what it reuses, and what it could have."""
+        model, salt = request.cache
+        if model not in self.caches:
+            self.caches[model] = _Cache(BlockMemory(self.units.block, self.remembered_blocks))
+        cache = self.caches[model]
+        known, prompt = cache.memory.visit(seen.ids, salt), len(seen.ids)
+        reused = 0
+        if prompt:
+            reused = reusable_tokens(known, prompt, block=self.units.block, chunk=self.units.chunk)
+        self.requests += 1
+        self.prompt_tokens += prompt
+        self.reused_tokens += reused
+        before = cache.seen.setdefault(salt, Forerunners())
+        if found := _cause(before, seen, reused, self.units):
+            kind, at, lost = found
+            cause = self.causes.setdefault((kind, at.segment), _Cause(at))
+            cause.lost += lost
+            cause.count += 1
+            cause.indices.add(at.message_index)
+        before.remember(seen)
 
 
 class _Reader:

@@ -91,28 +91,32 @@ class Log:
         self.broken.sort()
 
     def _of_file(self) -> Iterator[Logged]:
-        """Read line by line, unless the file as a whole is one document or a table."""
+        """Read line by line, unless the file as a whole is a table or holds documents of many lines."""
         lines = iter(self.lines)
-        first = ""
-        for first in lines:
-            self.number += 1
-            if first.strip():
-                break
-        first = first.removeprefix("\ufeff")
+        first = self._first(lines)
         lines = chain([first], lines)
         if _is_table(first):
             yield from self._of_table(lines)
-            return
-        self.number -= 1
-        if first.lstrip()[:1] in ("[", "{") and not _is_document(first):
+        elif first.lstrip()[:1] in ("[", "{") and not _is_document(first):
             whole = list(lines)
             documents = _whole(whole)
             for document in documents:
                 self.number += 1
                 yield from self._of_document(document)
-            if documents:
-                return
-            lines = iter(whole)
+            yield from self._of_lines([] if documents else whole)
+        else:
+            yield from self._of_lines(lines)
+
+    def _first(self, lines: Iterator[str]) -> str:
+        """Return the first line that is not blank; ``number`` is that of the line before it."""
+        first = ""
+        for number, line in enumerate(lines):
+            first, self.number = line, number
+            if line.strip():
+                break
+        return first.removeprefix("\ufeff")
+
+    def _of_lines(self, lines: Iterable[str]) -> Iterator[Logged]:
         for line in lines:
             self.number += 1
             if line.strip():
@@ -186,7 +190,7 @@ class Log:
         """Read a CSV export, a request a row."""
         csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
         reader = csv.DictReader(lines)
-        start = self.number - 1
+        start = self.number
         while True:
             try:
                 row = next(reader)

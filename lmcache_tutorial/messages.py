@@ -14,7 +14,9 @@ from .rendering import arguments_of, texts_of
 
 # LangChain's names, and those of the Responses API, for the roles.
 ROLES = {"human": "user", "ai": "assistant", "model": "assistant", "function": "tool"}
-TEXT_PARTS = ("text", "input_text", "output_text", "refusal", "thinking")
+TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
+CALL_PARTS, RESULT_PARTS = ("tool_use", "tool_call"), ("tool_result", "tool_call_response")
+THOUGHT_PARTS = ("thinking", "reasoning")
 MEDIA = ("image", "image_url", "input_image", "audio", "audio_url", "input_audio", "video_url", "file")
 BILLING = "x-anthropic-billing-header"  # a line that changes with every request; vLLM 0.32 takes it out
 KEPT = ("name", "tool_call_id", "reasoning", "reasoning_content")
@@ -127,35 +129,39 @@ def _item(item: Any) -> list[Any]:
 
 def _one_message(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Read a message; the results of tools in an Anthropic message become messages of their own."""
-    if isinstance(message.get("kwargs"), dict) and "lc" in message:  # LangChain's dumps
-        kind = str((message.get("id") or [""])[-1]) if isinstance(message.get("id"), list) else ""
-        message = {"type": kind.removesuffix("Chunk").removesuffix("Message").lower(), **message["kwargs"]}
+    message = _undumped(message)
     role = message.get("role", message.get("type"))
     if not isinstance(role, str) or not role:
         raise BrokenLineError("a message has no role")
-    content, calls = message.get("content"), message.get("tool_calls")
-    texts: list[dict[str, Any]] = []
-    found_calls = [_call(call) for call in calls] if isinstance(calls, list) else []
-    thoughts = []
-    for part in _parts(content):
-        if isinstance(part, dict) and part.get("type") in ("tool_use", "tool_call"):
-            found_calls.append(_call(part))
-        elif isinstance(part, dict) and part.get("type") in ("tool_result", "tool_call_response"):
-            yield _result(part)
-        elif isinstance(part, dict) and part.get("type") in ("thinking", "reasoning"):
-            thoughts.append(str(part.get("thinking", part.get("content", part.get("text", "")))))
-        else:
-            texts.append({"type": "text", "text": _part_text(part)})
-    if role == "system":
-        texts = _without_billing(texts)
+    content, listed = message.get("content"), message.get("tool_calls")
+    parts = _parts(content)
+    kinds = [part.get("type") if isinstance(part, dict) else None for part in parts]
+
+    def of_kind(names: Sequence[str]) -> list[Any]:
+        return [part for part, kind in zip(parts, kinds, strict=True) if kind in names]
+
+    yield from map(_result, of_kind(RESULT_PARTS))
+    calls = [*(listed if isinstance(listed, list) else ()), *of_kind(CALL_PARTS)]
+    special = (*RESULT_PARTS, *CALL_PARTS, *THOUGHT_PARTS)
+    texts = [_text(part) for part, kind in zip(parts, kinds, strict=True) if kind not in special]
     kept = {key: message[key] for key in KEPT if isinstance(message.get(key), str)}
-    if thoughts and not {"reasoning", "reasoning_content"} & set(kept):
-        kept["reasoning"] = "\n".join(thoughts)
-    if texts or found_calls or kept.get("reasoning") or not _parts(content):
+    thoughts = [str(part.get("thinking", part.get("content", ""))) for part in of_kind(THOUGHT_PARTS)]
+    if thoughts:
+        kept.setdefault("reasoning", "\n".join(thoughts))
+    if texts or calls or thoughts or not parts:
         # A content of nothing and an empty text differ for a template that loops over parts.
-        said = None if content is None else _joined(texts)
+        said = None if content is None else _joined(_without_billing(texts) if role == "system" else texts)
         read: dict[str, Any] = {"role": ROLES.get(role, role), "content": said, **kept}
-        yield {**read, "tool_calls": found_calls} if found_calls else read
+        yield {**read, "tool_calls": [_call(call) for call in calls]} if calls else read
+
+
+def _undumped(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Open a message as LangChain dumps it; others stay as they are."""
+    if not isinstance(message.get("kwargs"), dict) or "lc" not in message:
+        return message
+    path = message.get("id")
+    name = str(path[-1]) if isinstance(path, list) and path else ""
+    return {"type": name.removesuffix("Chunk").removesuffix("Message").lower(), **message["kwargs"]}
 
 
 def _without_billing(texts: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -187,6 +193,10 @@ def _parts(content: Any) -> list[Any]:
     raise BrokenLineError("a content is neither text nor parts")
 
 
+def _text(part: Any) -> dict[str, Any]:
+    return {"type": "text", "text": _part_text(part)}
+
+
 def _part_text(part: Any) -> str:
     """Return the text of a part; an image or the like becomes a mark that differs by content."""
     if isinstance(part, str):
@@ -209,7 +219,7 @@ def _result(part: Mapping[str, Any]) -> dict[str, Any]:
     content = part.get("content", part.get("response", part.get("result")))
     if isinstance(content, dict):
         content = json.dumps(content)
-    texts = [{"type": "text", "text": _part_text(one)} for one in _parts(content)]
+    texts = [_text(one) for one in _parts(content)]
     number = part.get("tool_use_id", part.get("id"))
     named = {"tool_call_id": number} if isinstance(number, str) else {}
     return {"role": "tool", "content": _joined(texts), **named}
