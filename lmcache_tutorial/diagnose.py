@@ -124,7 +124,11 @@ class _Run:
         self.prompt_tokens += prompt
         self.reused_tokens += reused
         before = cache.seen.setdefault(salt, Forerunners())
-        if found := _cause(before, seen, reused, self.units):
+        try:
+            found = _cause(before, seen, reused, self.units)
+        except RecursionError:  # tools or arguments that are nested too deeply to be compared
+            found = None
+        if found:
             kind, at, lost = found
             cause = self.causes.setdefault((kind, at.segment), _Cause(at))
             cause.lost += lost
@@ -152,7 +156,12 @@ class _Reader:
             for request, text in batch:
                 ids = next(encoded) if request.ids is None else list(request.ids)
                 ids = encoder.with_special(ids) if request.special else ids
-                yield request, Seen(talk_of(request, text, fields), text, ids)
+                try:
+                    talk = talk_of(request, text, fields)
+                except RecursionError:
+                    self._log.report("its brackets are nested too deeply", request.line)
+                    continue
+                yield request, Seen(talk, text, ids)
         self._log.broken.sort()
 
     def _texts(self) -> Iterator[tuple[Logged, str]]:

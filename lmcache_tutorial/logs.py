@@ -46,6 +46,7 @@ class Log:
     _came: dict[str, int] = field(default_factory=dict)
     _asked: dict[str, None] = field(default_factory=dict)
     _held: tuple[str, Logged] | None = None
+    _noted: set[int] = field(default_factory=set)
 
     def __iter__(self) -> Iterator[Logged]:
         """Yield the requests in the order of their times, or of the log if it gives none.
@@ -72,7 +73,8 @@ class Log:
     def report(self, reason: str, line: int | None = None) -> None:
         """Note that a line, or a request in it, was not read."""
         at = self.number if line is None else line
-        if at not in self.broken[-1:]:
+        if at not in self._noted:
+            self._noted.add(at)
             self.broken.append(at)
         self.reasons.setdefault(reason, []).append(at)
 
@@ -137,7 +139,7 @@ class Log:
             self.report("its brackets are nested too deeply")
             return []
         held = self._held is not None and self._held[1].line == self.number
-        self.other += not found and not held and self.broken[-1:] != [self.number]
+        self.other += not found and not held and self.number not in self._noted
         return found
 
     def _of_document(self, document: Any) -> list[Logged]:
@@ -203,7 +205,7 @@ class Log:
                 self.number = start + reader.line_num
             document = {key: value for key, value in row.items() if isinstance(key, str) and value}
             found = self._of_document(document)
-            self.other += not found and self.broken[-1:] != [self.number]
+            self.other += not found and self.number not in self._noted
             yield from (replace(one, line=self.number) for one in found)
 
 

@@ -15,26 +15,27 @@ class TooSlowError(RuntimeError):
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Stop what runs inside after a time [s]; without a limit where no alarm can be set.
+    """Stop what runs inside after a time of the processor [s]; without a limit where no alarm can be set.
 
-    An alarm needs the main thread, and one that nobody else uses.
+    An alarm needs the main thread, and one that nobody else uses. The time of a clock on the wall would also
+    run out on a machine that is busy with something else.
 
     Raises:
         TooSlowError: the time was up.
     """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGALRM"):
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGVTALRM"):
         yield
         return
-    if signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL:
+    if signal.getsignal(signal.SIGVTALRM) is not signal.SIG_DFL:
         yield
         return
-    signal.signal(signal.SIGALRM, _stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.signal(signal.SIGVTALRM, _stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

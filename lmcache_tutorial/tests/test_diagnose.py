@@ -302,6 +302,30 @@ def test_a_long_session_takes_no_more_time_than_as_many_tokens_of_short_ones(clo
     assert seconds(long) < 2 * seconds(clean_log(sum(map(len, long)))) + 0.1
 
 
+@pytest.mark.parametrize("depth", [50, 150, 300, 320, 450, 480, 900, 980, 5_000])
+def test_nothing_is_nested_too_deeply(depth):
+    nested = '{"a":' * depth + "1" + "}" * depth  # json cannot write it: each part is put in as a text
+
+    def line(parameters):
+        request = {
+            "messages": [
+                {"role": "user", "content": MANUAL},
+                {
+                    "role": "assistant",
+                    "content": "",
+                    "tool_calls": [{"function": {"name": "f", "arguments": "NESTED"}}],
+                },
+                {"role": "user", "content": "So?"},
+            ],
+            "tools": [{"type": "function", "function": {"name": "f", "parameters": parameters}}],
+        }
+        return json.dumps(request).replace('"NESTED"', nested)
+
+    system = {"role": "system", "content": nested}
+    found = run([line("NESTED"), line({}), line("NESTED"), line({}), json.dumps({"messages": [system]})])
+    assert found.requests + len(found.broken_lines) == 5
+
+
 @settings(deadline=None, max_examples=150)
 @given(st.lists(ANYTHING | REQUEST, max_size=3))
 def test_no_log_raises_anything(documents):
