@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +14,16 @@ from rich.console import Console
 
 from .config import DEFAULT_MODEL, DTYPES, GPU_MODEL, ConfigError, percent, run_config, user_path
 from .corpus import CorpusError
-from .diagnose import REMEMBERED_BLOCKS, diagnose
-from .diagnosis import diagnosis_page, diagnosis_text
+from .diagnose import REMEMBERED_BLOCKS
+from .diagnose_command import (
+    check_page_path,
+    diagnose_errors,
+    gate_failure,
+    printable,
+    read_log,
+    write_page,
+)
+from .diagnosis import diagnosis_text
 from .doctor import examine
 from .headlines import HeadlinesError, headlines, into
 from .model import CHAT_TEMPLATE, ModelError, prepare, small_model_folder
@@ -157,29 +166,26 @@ def diagnose_log(
     min_hit_rate: Annotated[
         float, typer.Option(help="exit with 1 if the prediction is not above, per cent")
     ] = 0.0,
+    allow_unread: Annotated[
+        float, typer.Option(help="requests that may be unread before --min-hit-rate fails, per cent")
+    ] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     html: Annotated[Path | None, typer.Option(help="write a page")] = None,
 ) -> None:
     """Predict what a log of requests reuses, and name what stands in the way. Offline; nothing is asked."""
-    with _clear_errors():
+    with diagnose_errors():
         bar = percent("--min-hit-rate", min_hit_rate) / 100
+        allowed = allow_unread and percent("--allow-unread", allow_unread) / 100
         if chunk_tokens % block_tokens:
             raise ConfigError(f"--chunk-tokens is {chunk_tokens}, but must be a multiple of {block_tokens}.")
+        check_page_path(html, file)
         renderer = _renderer(tokenizer)
-        try:
-            with file.open(errors="replace") as lines:
-                found = diagnose(
-                    lines, renderer, block_tokens=block_tokens, chunk_tokens=chunk_tokens,
-                    remembered_blocks=remembered_blocks,
-                )  # fmt: skip
-        except OSError as error:
-            raise ConfigError(f"{file} cannot be read: {error.strerror}.") from None
-        if not found.requests:
-            raise ConfigError(f"{file} holds no request; {len(found.broken_lines)} lines could not be read.")
-    if html:
-        html.write_text(diagnosis_page(found, file.name))
-    print(json.dumps(found.document())) if as_json else console.print(diagnosis_text(found), markup=False)
-    if min_hit_rate and found.hit_rate <= bar:
+        found = read_log(file, renderer, block_tokens, chunk_tokens, remembered_blocks)
+        if html:
+            write_page(html, found, file)
+        print(json.dumps(found.document()) if as_json else printable(diagnosis_text(found)))
+    if min_hit_rate and (reason := gate_failure(found, bar, allowed)):
+        print(printable(f"failed: {reason}"), file=sys.stderr)
         raise typer.Exit(1)
 
 

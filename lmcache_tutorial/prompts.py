@@ -113,7 +113,8 @@ def _marked_spans(segments: Sequence[Segment], renderer: Renderer, text: str) ->
     """Find the places of all texts by rendering once more, with a marker in place of each.
 
     Searching for the texts themselves would find a short one inside the template's own words. A template that
-    strips texts moves them: then the search is all there is.
+    strips texts moves them: then the search is all there is. A text that the template changed and that is not
+    found has no place, and its tokens belong to no segment.
     """
     spoken = [segment for segment in segments if segment.role != "tools"]
     marked = [replace(s, text=MARKER) if s.role != "tools" else s for s in segments]
@@ -121,11 +122,24 @@ def _marked_spans(segments: Sequence[Segment], renderer: Renderer, text: str) ->
     pieces = renderer.text(request.messages, request.tools).split(MARKER)
     spans, position, exact = [], 0, len(pieces) == len(spoken) + 1
     for segment, piece in zip(spoken, pieces, strict=False):
-        begin = position + len(piece) if exact else text.find(segment.text.strip(), position)
+        begin = position + len(piece)
         exact = exact and text.startswith(segment.text, begin)
-        position = begin + len(segment.text)
-        spans.append((begin, position, segment.name))
+        place = (begin, begin + len(segment.text)) if exact else _found(segment.text, text, position)
+        if place is None:
+            continue
+        position = place[1]
+        spans.append((*place, segment.name))
     return spans
+
+
+def _found(wanted: str, text: str, position: int) -> tuple[int, int] | None:
+    """Search for a text, stripped if need be, or with other capitals if these have the same length."""
+    stripped = wanted.strip()
+    for one, other in ((wanted, text), (stripped, text), (stripped.lower(), text.lower())):
+        begin = other.find(one, position) if len(other) == len(text) else -1
+        if begin >= 0:
+            return begin, begin + len(one)
+    return None
 
 
 def _owners(rendered: Rendered, spans: list[tuple[int, int, str]]) -> tuple[str, ...]:

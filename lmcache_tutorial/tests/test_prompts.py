@@ -97,6 +97,36 @@ def test_a_token_belongs_to_the_segment_whose_text_it_is(turns):
     assert sum(layout.tokens(change) for change in CHANGES) <= layout.tokens()
 
 
+CHANGING = {
+    "capitals": "{% for m in messages %}[{{ m.content | upper }}]{% endfor %}",
+    "left out": "{% for m in messages %}[{{ m.content | replace('Read me', '') }}]{% endfor %}",
+    "stripped": "{% for m in messages %}[{{ m.content | trim }}]{% endfor %}",
+    "the first alone": "[{{ messages[0].content | lower }}]",
+}
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_no_token_is_given_to_a_segment_whose_text_it_is_not(name):
+    """A text that was not found had the place -1, which gave what stood before to it."""
+    renderer = Renderer(RENDERER.tokenizer, CHANGING[name])
+    segments = [
+        Segment("rules", "static", " Be brief. "),
+        Segment("manual", "static", "Read me\n", "user"),
+        Segment("answer", "session", "So be it.", "assistant"),
+        Segment("question", "turn", "Why?", "user"),
+    ]
+    layout = lay_out(segments, renderer)
+    owned = {segment.name: "" for segment in segments}
+    for (begin, end), owner in zip(layout.rendered.offsets, layout.owners, strict=True):
+        if owner:
+            owned[owner] += layout.rendered.text[begin:end]
+    for segment in segments:
+        assert owned[segment.name].lower().strip() in ("", segment.text.lower().strip())
+    assert owned["rules"].lower().strip() == "be brief."
+    if name != "the first alone":
+        assert owned["question"].lower() == "why?"
+
+
 def test_a_divergence_names_the_segment_the_text_and_the_loss():
     def turn(stamp):
         return [
