@@ -238,8 +238,7 @@ def _call(call: Any) -> dict[str, Any]:
         arguments = arguments_of({"arguments": given})
     except ValueError:
         raise BrokenLineError(
-            f"the arguments of a call of {name[:40]!r} are no JSON "
-            "(vLLM 0.32 reads them as {}, others refuse)"
+            f"the arguments of a call of {name[:40]!r} are no JSON (vLLM 0.32 reads {{}}, others refuse)"
         ) from None
     number = call.get("id", call.get("call_id"))
     named = {"id": number} if isinstance(number, str) else {}
