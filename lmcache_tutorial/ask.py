@@ -72,10 +72,10 @@ class Asker:
             )
         calls = self._meter.finish()
         parallel = any(call.tokens is None for call in calls)
-        after = self.stack.wait_counted(before, [call.prompt_tokens for call in calls])
+        prompts = [call.prompt_tokens for call in calls]
+        after = self.stack.settle(before, prompts, parallel=parallel)
         cached = sum(call.cached_tokens for call in calls)
         window = token_sources(before, after, cached_tokens=cached, calls=len(calls))
-        self.stack.wait_stored(before, parallel=parallel)
         turn = Turn(trace_id, calls, window, dict(final))
         self._check_trace(turn)
         _check_start(turn, start)

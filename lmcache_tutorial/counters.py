@@ -6,6 +6,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from .records import Snapshot, TokenSources
 
+LOOKED_UP = "lmcache_mp_lookup_requested_tokens_total"
+STORED = "lmcache_mp_l1_write_chunks_total"
+
 
 class CountersError(RuntimeError):
     """A counter is missing, or the meters disagree; the message holds every value that was seen."""
@@ -44,6 +47,7 @@ def parse_snapshot(engine_text: str, lmcache_text: str | None) -> Snapshot:
         raise CountersError(
             f"{source} is not on the engine's /metrics page; this suite needs vLLM 0.26 or later."
         )
+    names = {name for name, _, _ in lmcache}
     hits = "lmcache_mp_lookup_hit_l1_tokens_total"
     if not any(name == hits for name, _, _ in lmcache):
         hits = "lmcache_mp_lookup_hit_tokens_total"
@@ -53,10 +57,13 @@ def parse_snapshot(engine_text: str, lmcache_text: str | None) -> Snapshot:
         external=int(_total(engine, source, "external_kv_transfer")),
         ttft_sum_s=_total(engine, "vllm:time_to_first_token_seconds_sum"),
         ttft_count=int(_total(engine, "vllm:time_to_first_token_seconds_count")),
-        lookup_requested=int(_total(lmcache, "lmcache_mp_lookup_requested_tokens_total")),
+        lookup_requested=int(_total(lmcache, LOOKED_UP)),
         lookup_hit_l1=int(_total(lmcache, hits)),
         lookup_hit_l2=int(_total(lmcache, "lmcache_mp_lookup_hit_l2_tokens_total")),
-        stored_chunks=int(_total(lmcache, "lmcache_mp_l1_write_chunks_total")),
+        stored_chunks=int(_total(lmcache, STORED)),
+        absent=()
+        if lmcache_text is None
+        else tuple(name for name in (LOOKED_UP, STORED) if name not in names),
     )
 
 

@@ -39,17 +39,16 @@ def examine(config: StackConfig) -> list[Check]:
     ]
 
 
-def resources(config: StackConfig) -> list[Check]:
-    """Check what starting this stack needs at this moment: /dev/shm, memory and disk."""
-    on_cpu = config.profile == "cpu"  # there the engine's KV lies in memory, and LMCache's in /dev/shm
-    engine_gib = config.engine_memory_gib or 0
-    return list(
-        resource_checks(
-            memory_gib=config.lmcache_memory_gib + (engine_gib if on_cpu else 0),
-            shm_gib=config.lmcache_memory_gib if on_cpu else 0,
-            folder=cache_folder(), disk_gib=DISK_GIB,
-        )
-    )  # fmt: skip
+def resources(*configs: StackConfig) -> list[Check]:
+    """Check what starting stacks side by side needs at this moment: /dev/shm, memory and disk."""
+    memory_gib, shm_gib = 0.0, 0.0
+    for config in configs:
+        on_cpu = config.profile == "cpu"  # there the engine's KV lies in memory, and LMCache's in /dev/shm
+        kept_gib = config.lmcache_memory_gib if config.offload != "none" else 0.0
+        memory_gib += kept_gib + ((config.engine_memory_gib or 0) if on_cpu else 0)
+        shm_gib += kept_gib if on_cpu and config.offload == "lmcache" else 0
+    checks = resource_checks(memory_gib=memory_gib, shm_gib=shm_gib, folder=cache_folder(), disk_gib=DISK_GIB)
+    return list(checks)
 
 
 @cache

@@ -8,14 +8,18 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from queue import SimpleQueue
 from typing import Any
 
 import httpx
 from langchain_core.runnables.config import var_child_runnable_config
 
 from .counters import CountersError, token_sources
+from .first_token import events, token_text
 from .records import Call, Snapshot
 from .stack import Stack
+
+CLOSE_LIMIT_S = 5.0
 
 
 class Meter(httpx.BaseTransport):
@@ -26,14 +30,16 @@ class Meter(httpx.BaseTransport):
         self._stack = stack
         self._inner = httpx.HTTPTransport()
         self._lock = threading.Lock()
-        self._running, self._overlapped = 0, False
+        self._window, self._running, self._overlapped = 0, 0, False
         self._calls: list[Call] = []
         self._errors: list[Exception] = []
         self._mark: Snapshot | None = None
 
     def begin(self) -> Snapshot:
         """Start a window: read the counters now, so that no request has to wait for that."""
-        self._calls, self._errors, self._overlapped = [], [], False
+        with self._lock:
+            self._window += 1
+            self._calls, self._errors, self._running, self._overlapped = [], [], 0, False
         self._mark = self._stack.snapshot()
         return self._mark
 
@@ -53,18 +59,19 @@ class Meter(httpx.BaseTransport):
         """Send a request; called by httpx."""
         config = var_child_runnable_config.get() or {}
         node = str(config.get("metadata", {}).get("langgraph_node", ""))
+        body = _json_object(request.content)
         with self._lock:
+            window = self._window
             self._running += 1
             self._overlapped |= self._running > 1
-        sent = time.perf_counter()
+        sent = _Sent(node, time.perf_counter(), body, window)
         try:
             response = self._inner.handle_request(request)
         except BaseException:
-            self._running -= 1
+            self._end(window)
             raise
         assert isinstance(response.stream, httpx.SyncByteStream)
-        body = json.loads(request.content)
-        stream = _TimedStream(response.stream, self, _Sent(node, sent, body), response.status_code == 200)
+        stream = _TimedStream(response.stream, self, sent, response.status_code == 200)
         return httpx.Response(
             response.status_code, headers=response.headers, stream=stream, extensions=response.extensions
         )
@@ -74,24 +81,26 @@ class Meter(httpx.BaseTransport):
         self._inner.close()
 
     def ended(self, chunks: Sequence[tuple[float, bytes]], sent: _Sent, ok: bool) -> None:
-        """Take in a finished response; called by its stream."""
+        """Take in a finished response; called by its stream. One of an earlier window is dropped."""
+        if not self._end(sent.window) or not ok:
+            return
         with self._lock:
-            self._running -= 1
-            if ok:
-                try:
-                    call = replace(parse_stream(chunks, node=sent.node, sent=sent.at), request=sent.body)
-                    self._calls.append(call if self._overlapped else self._with_counters(call))
-                except Exception as error:  # raised by finish(): here it would end in the HTTP client
-                    self._errors.append(error)
+            try:
+                call = replace(parse_stream(chunks, node=sent.node, sent=sent.at), request=sent.body)
+                self._calls.append(call if self._overlapped else self._with_counters(call))
+            except Exception as error:  # raised by finish(): here it would end in the HTTP client
+                self._errors.append(error)
+
+    def _end(self, window: int) -> bool:
+        """Count a response as ended; tell whether it belongs to the window that is open."""
+        with self._lock:
+            if window == self._window:
+                self._running -= 1
+            return window == self._window
 
     def _with_counters(self, call: Call) -> Call:
         assert self._mark is not None
         before, self._mark = self._mark, self._stack.wait_counted(self._mark, [call.prompt_tokens])
-        if self._mark.prompt - before.prompt != call.prompt_tokens:
-            raise CountersError(
-                f"usage counts {call.prompt_tokens} prompt tokens, the engine "
-                f"{self._mark.prompt - before.prompt}: somebody else uses this engine."
-            )
         return replace(
             call,
             tokens=token_sources(before, self._mark, cached_tokens=call.cached_tokens),
@@ -101,28 +110,58 @@ class Meter(httpx.BaseTransport):
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """What was sent, by which node, when [s, client clock]."""
+    """What was sent, by which node, when [s, client clock], in which window of the meter."""
 
     node: str
     at: float
     body: dict[str, Any]
+    window: int
 
 
 class _TimedStream(httpx.SyncByteStream):
-    """Passes bytes on untouched and remembers when each piece came; they are parsed after the last."""
+    """Passes bytes on untouched and remembers when each piece came; they are parsed after the last.
+
+    A thread of its own reads them: were they stamped when the consumer asks for them, a consumer that is busy
+    would make the time to the first token longer.
+    """
 
     def __init__(self, inner: httpx.SyncByteStream, meter: Meter, sent: _Sent, ok: bool) -> None:
         self._inner, self._meter, self._sent, self._ok = inner, meter, sent, ok
         self._chunks: list[tuple[float, bytes]] = []
+        self._arrived: SimpleQueue[bytes | BaseException | None] = SimpleQueue()
+        self._reader = threading.Thread(target=self._read, name="meter", daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        try:
+            for piece in self._inner:
+                self._chunks.append((time.perf_counter(), piece))
+                self._arrived.put(piece)
+            self._arrived.put(None)
+        except BaseException as error:  # it belongs to whoever reads the answer
+            self._arrived.put(error)
 
     def __iter__(self) -> Iterator[bytes]:
-        for piece in self._inner:
-            self._chunks.append((time.perf_counter(), piece))
+        while (piece := self._arrived.get()) is not None:
+            if isinstance(piece, BaseException):
+                raise piece
             yield piece
 
     def close(self) -> None:
         self._inner.close()
-        self._meter.ended(self._chunks, self._sent, self._ok)
+        self._reader.join(
+            CLOSE_LIMIT_S
+        )  # it ends with the stream; where that was closed early, at its next piece
+        self._meter.ended(list(self._chunks), self._sent, self._ok)
+
+
+def _json_object(content: bytes) -> dict[str, Any]:
+    """Read a request's body; one that is no JSON object is empty."""
+    try:
+        body = json.loads(content)
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
 
 
 def parse_stream(chunks: Sequence[tuple[float, bytes]], *, node: str, sent: float) -> Call:
@@ -140,19 +179,19 @@ def parse_stream(chunks: Sequence[tuple[float, bytes]], *, node: str, sent: floa
         CountersError: the stream has no content, or no usage (``stream_usage=True`` is needed), or the
             server does not report cached tokens (``--enable-prompt-tokens-details``).
     """
-    events = [(at, json.loads(data)) for at, data in _events(chunks) if data != b"[DONE]"]
+    answered = list(events(chunks))
     times: list[float] = []
     text: list[str] = []
     logprobs: list[float] = []
     generated: list[int] = []
     usage: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
-    for at, event in events:
+    for at, event in answered:
         usage, metrics = event.get("usage") or usage, event.get("metrics") or metrics
         for choice in event.get("choices", []):
-            if content := _content(choice["delta"]):
+            if (piece := token_text(choice)) is not None:
                 times.append(at)
-                text.append(content)
+                text.append(piece)
             generated += choice.get("token_ids") or []
             logprobs += [token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or []]
     details = usage.get("prompt_tokens_details")
@@ -163,7 +202,7 @@ def parse_stream(chunks: Sequence[tuple[float, bytes]], *, node: str, sent: floa
         )
     return Call(
         node=node,
-        response_id=events[0][1]["id"],
+        response_id=answered[0][1]["id"],
         prompt_tokens=usage["prompt_tokens"],
         cached_tokens=details.get("cached_tokens") or 0,
         completion_tokens=usage["completion_tokens"],
@@ -177,24 +216,6 @@ def parse_stream(chunks: Sequence[tuple[float, bytes]], *, node: str, sent: floa
         tokens=None,
         generated=tuple(generated),
     )
-
-
-def _content(delta: dict[str, Any]) -> str:
-    """Return what a delta adds to the answer: text, or a piece of a tool call."""
-    calls = [call.get("function") or {} for call in delta.get("tool_calls") or []]
-    pieces = [part for call in calls for part in (call.get("name"), call.get("arguments"))]
-    return "".join(piece for piece in [delta.get("content"), *pieces] if piece)
-
-
-def _events(chunks: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float, bytes]]:
-    """Split server-sent events: (arrival of the piece that completed it, data)."""
-    buffer = b""
-    for at, piece in chunks:
-        buffer += piece
-        while b"\n\n" in buffer:
-            event, buffer = buffer.split(b"\n\n", 1)
-            if event.startswith(b"data: "):
-                yield at, event[6:]
 
 
 def _seconds(milliseconds: float | None) -> float | None:

@@ -41,7 +41,8 @@ class Snapshot:
     ``computed``, ``engine`` and ``external`` are the engine's prompt tokens by source. ``lookup_*`` are
     LMCache's look-ups [tokens]: they count the whole prompt, also what the engine holds itself.
     ``stored_chunks`` are the chunks written to LMCache's memory. The ``lookup_*`` and ``stored_*`` fields
-    are 0 where no LMCache server was asked.
+    are 0 where no LMCache server was asked. ``absent`` names counters that LMCache's page does not have: it
+    shows one only after it has counted something, so at its start all are absent, and 0.
     """
 
     computed: int
@@ -53,6 +54,7 @@ class Snapshot:
     lookup_hit_l1: int = 0
     lookup_hit_l2: int = 0
     stored_chunks: int = 0
+    absent: tuple[str, ...] = ()
 
     @property
     def lookup_hit(self) -> int:

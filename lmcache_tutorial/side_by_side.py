@@ -16,13 +16,15 @@ import httpx
 from .config import LessonSizes, RunConfig, StackConfig, cache_folder
 from .corpus import Document, fresh, full_text
 from .counters import CountersError
+from .doctor import resources
 from .files import write_atomically
+from .first_token import NoTokenError, read_to_first_token
 from .model import Model
 from .peers import Peer, PeerSet
 from .predict import engine_reusable_tokens, lmcache_reusable_tokens
 from .process import ServerError
 from .samples import Sample, Start
-from .stack import Stack, launch, wait_ready
+from .stack import Stack, StackError, launch, wait_ready
 
 GIB = 2**30
 QUESTIONS: Mapping[Start, str] = {
@@ -65,12 +67,19 @@ def seated(
     ``give_up`` is told of a peer whose servers did not start; it has no seat then.
 
     Raises:
+        StackError: the machine has too little for all of them.
         ServerError: a program could not be executed; none is left running.
     """
     seats: list[Seat] = []
+    configs = [seat_config(run.stack, peer, model, sizes, number) for number, peer in enumerate(block)]
+    for check in resources(*configs):
+        if not check.ok:
+            together = " beside ".join(peer.name for peer in block)
+            raise StackError(
+                f"{check.name} is too small for {together}: {check.seen}.\nTo fix: {check.remedy}"
+            )
     with ExitStack() as opened:  # closes every one, also where closing another fails
-        for number, peer in enumerate(block):
-            config = seat_config(run.stack, peer, model, sizes, number)
+        for peer, config in zip(block, configs, strict=True):
             logs = run.report_dir / "logs" / peer.name.replace(" ", "-").replace(",", "")
             stack = launch(config, model, logs, progress)
             opened.callback(stack.close)
@@ -104,7 +113,7 @@ def measure(
     def turn(seat: Seat, tokens: int, number: int) -> list[Sample]:
         try:
             return _round(seat, text, tokens, block, number)
-        except (httpx.HTTPError, CountersError, ServerError) as error:
+        except (httpx.HTTPError, CountersError, NoTokenError, ServerError) as error:
             give_up(seat[0], error)
             left.remove(seat)
             seat[1].close()  # what is left of it must not take time from the others
@@ -134,8 +143,7 @@ def _round(seat: Seat, text: str, tokens: int, block: int, number: int) -> list[
         prompt = [*shared, *encode(question).ids]
         before = stack.snapshot()
         ttft_s = first_token_s(stack, "/v1/completions", {"prompt": prompt, "ignore_eos": True})
-        after = stack.wait_counted(before, [len(prompt)])
-        stack.wait_stored(before)
+        after = stack.settle(before, [len(prompt)])
         predicted = _predicted(stack, start, tokens, len(prompt))
         engine, outside = after.engine - before.engine, after.external - before.external
         served = (after.computed - before.computed, engine, outside, predicted)
@@ -154,27 +162,26 @@ def _predicted(stack: Stack, start: Start, shared: int, prompt: int) -> int:
 def first_token_s(stack: Stack, path: str, body: Mapping[str, Any]) -> float:
     """Send a streamed request with a bare HTTP client; return the time to its first token [s].
 
-    The clock starts when the finished bytes are sent and stops at the first event with a choice that is more
-    than the role of a chat message. The rest of the answer is read before this returns.
+    The clock starts when the finished bytes are sent and stops at the first token, see :mod:`first_token`.
+    The rest of the answer is read before this returns.
 
     Raises:
-        ServerError: the answer ended without a token.
+        NoTokenError: the answer ended without a token.
         httpx.HTTPError: there was no answer.
     """
     options = {"model": stack.model.name, "max_tokens": ANSWER_TOKENS, "temperature": 0, "stream": True}
     content = json.dumps({**options, **body}).encode()
     headers = {"content-type": "application/json"}
-    first = None
     sent = time.perf_counter()
     with stack.client.stream(
         "POST", stack.engine.url + path, content=content, headers=headers, timeout=REQUEST_LIMIT_S
     ) as answer:
         answer.raise_for_status()
-        for line in answer.iter_lines():
-            if first is None and '"choices":[{' in line and '"content":""' not in line:
-                first = time.perf_counter()
-    if first is None:
-        raise ServerError(f"the engine ended its answer without a token; see {stack.engine.record.log}")
+        lines = answer.iter_lines()
+        read_to_first_token(lines)
+        first = time.perf_counter()
+        for _ in lines:  # the rest of the answer must not fall into the next window
+            pass
     return first - sent
 
 

@@ -90,6 +90,11 @@ def run_config(
         raise ConfigError(
             "--peers=tuning measures settings of a GPU's stack, and this is the CPU's.\nTo fix: --peers"
         )
+    if peers and (engine_memory_gib is not None or lmcache_memory_gib is not None):
+        raise ConfigError(
+            "--peers gives every peer as much memory as its longest prompts need, so that they can be "
+            "compared.\nTo fix: leave --engine-memory-gib and --lmcache-memory-gib out"
+        )
     settings = replace(profile.stack, model=checked_model(model or profile.stack.model))
     if settings.profile == "gpu":
         settings = replace(settings, lmcache_memory_gib=round(LMCACHE_SHARE * machine_memory_gib()))

@@ -25,6 +25,7 @@ from ..process import Server, ServerRecord, is_supervisor
 from ..workload import Memory, Workload, fit
 from .running import Progress, Stack
 from .starting import launch, wait_ready
+from .statements import differences
 
 LMCACHE_FILLS = 0.8  # of its memory, before it evicts
 FIX_DOWN = "To fix: lmcache-tutorial down"
@@ -163,11 +164,18 @@ def _start(run: RunConfig, model: Model, progress: Progress) -> Stack:
     progress(f"stack: starting LMCache and vLLM side by side ({about})")
     wait_ready(stack)
     try:
+        _check_statements(stack, f"To fix: look at {stack.engine.record.log}, and lmcache-tutorial doctor")
         stack.workload = _measured_workload(run, model, stack)
     except BaseException:
         stack.close()
         raise
     return stack
+
+
+def _check_statements(stack: Stack, fix: str) -> None:
+    """Refuse a stack whose servers state something else than the configuration says."""
+    if different := list(differences(stack)):
+        raise StackError(f"{'; '.join(different)}.\n{fix}")
 
 
 def _measured_workload(run: RunConfig, model: Model, stack: Stack) -> Workload:
@@ -295,6 +303,7 @@ def _reuse(
         )
     if not state.engine_is_whole:  # a run was cut off in a control without LMCache
         stack.restart_engine()
+    _check_statements(stack, FIX_DOWN)
     stack.workload = state.workload
     return stack
 

@@ -118,7 +118,7 @@ class Stack:
             if answer.json()["success"]:
                 return
             if attempt % 10 == 0:
-                self.engine_answers()
+                self._step()
             if time.monotonic() > deadline:
                 raise ServerError(
                     f"the engine did not empty its prefix cache within {SETTLE_LIMIT_S:g} s: {answer.text}"
@@ -126,16 +126,51 @@ class Stack:
             time.sleep(0.05)
 
     def empty_lmcache(self) -> None:
-        """Empty LMCache's memory, where there is LMCache; further tiers keep what they have."""
-        if self.lmcache:
+        """Empty LMCache's memory, where there is LMCache; further tiers keep what they have.
+
+        LMCache leaves what is being read or written, so it is asked again until it holds nothing.
+
+        Raises:
+            ServerError: it still held something after 30 s.
+        """
+        deadline = time.monotonic() + SETTLE_LIMIT_S
+        while self.lmcache:
             self.client.post(f"{self._lmcache_url}/cache/clear", json={}).raise_for_status()
+            held = self._status()["storage_manager"]["l1_manager"]["total_object_count"]
+            if not held:
+                return
+            if time.monotonic() > deadline:
+                raise ServerError(
+                    f"LMCache still held {held} objects {SETTLE_LIMIT_S:g} s after it was emptied."
+                )
+            time.sleep(0.05)
+
+    def settle(self, since: Snapshot, prompts: Sequence[int], *, parallel: bool = False) -> Snapshot:
+        """Wait until calls are counted by both servers, and then until LMCache has stored what it was to.
+
+        In this order: until LMCache has counted a look-up, nobody knows what is still to be stored.
+
+        Args:
+            since: the counters before the calls.
+            prompts: the prompt tokens of each call.
+            parallel: the calls overlapped.
+
+        Returns:
+            The counters when the calls were counted.
+
+        Raises:
+            CountersError: they were not, or more was counted, or a chunk was not stored.
+        """
+        after = self.wait_counted(since, prompts)
+        self._wait_stored(since, parallel=parallel)
+        return after
 
     def wait_counted(self, since: Snapshot, prompts: Sequence[int]) -> Snapshot:
         """Wait until both servers have counted these calls, and return the counters; see :mod:`.settling`."""
         chunk = self.config.chunk_tokens if self.engine_has_lmcache else None
         return counted(self.snapshot, since, prompts, chunk=chunk)
 
-    def wait_stored(self, since: Snapshot, *, parallel: bool = False) -> None:
+    def _wait_stored(self, since: Snapshot, *, parallel: bool = False) -> None:
         """Wait until LMCache has stored what it was asked for and did not hold; see :mod:`.settling`."""
         if self.engine_has_lmcache:
             chunk, logs = self.config.chunk_tokens, [server.record.log for server in self.servers]
@@ -164,8 +199,7 @@ class Stack:
                 f"{self.engine.url}/v1/completions", json=body, timeout=WARM_UP_LIMIT_S
             ).raise_for_status()
             took.append(time.perf_counter() - sent)
-            self.wait_counted(before, [length])
-            self.wait_stored(before)
+            self.settle(before, [length])
         return length / min(took)
 
     def restart_engine(self, *, lmcache: bool = True) -> None:
@@ -243,6 +277,13 @@ class Stack:
             if time.monotonic() > deadline:
                 raise ServerError(f"LMCache held a dead engine's memory for more than {RELEASE_LIMIT_S:g} s.")
             time.sleep(0.25)
+
+    def _step(self) -> None:
+        """Let the engine make a step, and wait until that is counted: it belongs to nobody's window."""
+        before = self.snapshot()
+        body = {"model": self.model.name, "prompt": "step", "max_tokens": 1}
+        answer = self.client.post(f"{self.engine.url}/v1/completions", json=body).raise_for_status()
+        self.settle(before, [answer.json()["usage"]["prompt_tokens"]])
 
     def _writing(self) -> bool:
         return bool(self._status()["storage_manager"]["l1_manager"]["write_locked_count"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from ..counters import CountersError
+from ..counters import LOOKED_UP, STORED, CountersError
 from ..records import Snapshot
 
 SETTLE_LIMIT_S = 30.0  # storing 60,000 tokens takes a second
@@ -26,16 +26,24 @@ def counted(
         chunk: LMCache's chunk [tokens]; ``None`` where the engine runs without it.
 
     Raises:
-        CountersError: the calls were not counted within 30 s.
+        CountersError: the calls were not counted within 30 s, or more was counted than was asked: somebody
+            else uses this engine, and nobody could tell whose tokens are whose.
     """
     deadline = time.monotonic() + SETTLE_LIMIT_S
     looked_up = sum(prompt // chunk * chunk for prompt in prompts) if chunk else 0
     while True:
         now = read()
         engine, lmcache = now.prompt - since.prompt, now.lookup_requested - since.lookup_requested
+        if engine > sum(prompts):
+            raise CountersError(
+                f"usage counts {sum(prompts)} prompt tokens, the engine's counters {engine}: somebody else "
+                "uses this engine.\nTo fix: measure on an engine of your own, or wait until it is idle."
+            )
         if engine >= sum(prompts) and lmcache >= looked_up:
             return now
         if time.monotonic() > deadline:
+            if looked_up and LOOKED_UP in now.absent:
+                raise _not_there(LOOKED_UP)
             raise CountersError(
                 f"usage counts {sum(prompts)} prompt tokens, the engine's counters {engine}; LMCache was "
                 f"to look up {looked_up}, its counters say {lmcache}."
@@ -84,6 +92,8 @@ def stored(
         if done and not writing():
             return
         if time.monotonic() > deadline:
+            if STORED in now.absent:
+                raise _not_there(STORED)
             raise CountersError(
                 f"LMCache stored {found} of {expected} chunks within {SETTLE_LIMIT_S:g} s. It drops what "
                 "finds no free memory, even where older chunks could be evicted.\n"
@@ -91,3 +101,11 @@ def stored(
                 f"else look for errors in {', '.join(logs)}"
             )
         time.sleep(0.02)
+
+
+def _not_there(counter: str) -> CountersError:
+    return CountersError(
+        f"LMCache's /metrics page has no {counter}, {SETTLE_LIMIT_S:g} s after a call that it was to count. "
+        "Either the engine has no LMCache connector, or this version of LMCache calls it otherwise: this "
+        "suite knows 0.5.3 to 0.5.6."
+    )

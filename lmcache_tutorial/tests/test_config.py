@@ -42,6 +42,10 @@ def test_a_bar_within_range_is_taken(value):
         ({"engine_memory_gib": 0.0}, "--engine-memory-gib is 0"),
         ({"model": "no/such/model"}, "neither a model folder nor a hub name"),
         ({"peers": "tuning"}, "settings of a GPU's stack"),
+        (
+            {"peers": "peers", "lmcache_memory_gib": 4.0},
+            "leave --engine-memory-gib and --lmcache-memory-gib out",
+        ),
         ({"model": "./missing"}, "neither a model folder nor a hub name"),
         ({"model": "~nobody-of-that-name/model"}, "no user of that name has a home here"),
         ({"report_dir": Path("~nobody-of-that-name/reports")}, "no user of that name has a home here"),

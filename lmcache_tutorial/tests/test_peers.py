@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmcache_tutorial import side_by_side
+from lmcache_tutorial import doctor, side_by_side
 from lmcache_tutorial.config import PROFILES
+from lmcache_tutorial.machine import Check
 from lmcache_tutorial.peers import ALONE, COMES, NATIVE, PEERS, SETS, TUNED, blocks, settings_digest
 from lmcache_tutorial.peers_page import PeersRecord, findings, overhead_row, render_peers
 from lmcache_tutorial.process import ServerError
 from lmcache_tutorial.samples import Sample, Samples, against_native
 from lmcache_tutorial.side_by_side import measure, save, seated
+from lmcache_tutorial.stack import StackError
 
 KV = 131_072
 TTFT = {  # [s] of (peer, start) at 32,000 tokens, a load of 0.1 s beyond the engine's own hit
@@ -236,3 +238,22 @@ def test_every_peer_is_a_change_of_the_profiles_stack(profile):
     plain = PROFILES[profile].stack
     assert TUNED.config(plain) == plain
     assert {peer.config(plain).offload for peer in PEERS} == {"none", "native", "lmcache"}
+
+
+def test_peers_that_do_not_fit_side_by_side_are_refused_before_one_starts(cpu_run, monkeypatch):
+    needs = []
+
+    def checks(**wanted):
+        needs.append(wanted)
+        return [Check("memory", "1 GiB available, 9 needed", "close other programs")]
+
+    monkeypatch.setattr(doctor, "resource_checks", checks)
+    monkeypatch.setattr(side_by_side, "launch", lambda *_: pytest.fail("it was started"))
+    model = SimpleNamespace(kv_bytes_per_token=lambda dtype: KV)
+    sizes, gone = cpu_run.classes[0].sizes, []
+    with (
+        pytest.raises(StackError, match="memory is too small for vLLM alone beside LMCache, tuned: 1 GiB"),
+        seated(cpu_run, sizes, model, (ALONE, TUNED), print, gone.append),
+    ):
+        pass
+    assert needs[0]["shm_gib"] > 0

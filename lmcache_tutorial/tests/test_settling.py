@@ -1,5 +1,6 @@
 """Waiting for counters: what counts as settled, and what is said when it does not settle."""
 
+from dataclasses import replace
 from itertools import chain, repeat
 
 import pytest
@@ -67,3 +68,37 @@ def test_calls_are_counted_when_both_servers_have_them(clock):
     assert settling.counted(reads(late), START, [1100], chunk=None) == late
     with pytest.raises(CountersError, match="look up 1024, its counters say 768"):
         settling.counted(reads(late), START, [1100], chunk=256)
+
+
+def test_tokens_of_somebody_else_are_an_error_and_not_ours(clock):
+    with pytest.raises(CountersError, match="somebody else uses this engine"):
+        settling.counted(reads(now()), START, [1000], chunk=256)
+
+
+def test_more_than_was_asked_is_an_error_for_calls_side_by_side_too(clock):
+    with pytest.raises(CountersError, match="usage counts 1099 prompt tokens, the engine's counters 1100"):
+        settling.counted(reads(now(calls=3)), START, [366, 366, 367], chunk=256)
+
+
+def test_a_look_up_that_is_not_counted_yet_is_waited_for_before_its_store(clock, monkeypatch):
+    from lmcache_tutorial.stack import Stack, running
+
+    early, counted, kept = now(requested=0, chunks=0), now(chunks=0), now(chunks=4)
+    read = reads(early, early, counted, counted, counted, kept)
+    stack = object.__new__(Stack)
+    monkeypatch.setattr(Stack, "snapshot", lambda self: read())
+    monkeypatch.setattr(Stack, "_writing", lambda self: False)
+    monkeypatch.setattr(Stack, "servers", ())
+    stack.config, stack.engine_has_lmcache = running.PROFILES["gpu"].stack, True
+    stack.settle(START, [1100])
+    assert read() is kept  # it did not return while the chunks were still to come
+    assert clock[0] > 0
+
+
+def test_a_counter_that_is_not_there_is_named_and_no_lack_of_memory(clock):
+    absent = replace(now(chunks=0), absent=("lmcache_mp_l1_write_chunks_total",))
+    with pytest.raises(CountersError, match=r"has no lmcache_mp_l1_write_chunks_total.*0\.5\.3 to 0\.5\.6"):
+        stored(reads(absent))
+    blind = replace(now(requested=0), absent=("lmcache_mp_lookup_requested_tokens_total",))
+    with pytest.raises(CountersError, match="no LMCache connector"):
+        settling.counted(reads(blind), START, [1100], chunk=256)

@@ -13,11 +13,11 @@ from lmcache_tutorial.lessons import parse_header
 PACKAGE = Path(__file__).parents[1]
 ROOT = PACKAGE.parent
 ORDER = (
-    "files lessons records sources predict chat_template rendering prompts parting pages logged messages "
-    "log_forms server_log logs turns volatile same_json culprits forerunner losses diagnosis replay "
-    "time_limit diagnose metrics machine config progress corpus counters workload shapes model supervisor "
-    "process doctor stack copy_rate peers samples side_by_side tracing meter ask gate results plotting "
-    "prefix_svg charts report peers_page headlines session plugin diagnose_command cli"
+    "files lessons records first_token sources predict chat_template rendering prompts parting pages "
+    "logged messages log_forms server_log logs turns volatile same_json culprits forerunner losses "
+    "diagnosis replay time_limit diagnose metrics machine config progress corpus counters workload shapes "
+    "model supervisor process doctor stack copy_rate peers samples side_by_side tracing meter ask gate "
+    "results plotting prefix_svg charts report peers_page headlines session plugin diagnose_command cli"
 ).split()
 LESSONS = sorted((ROOT / "tutorial_tests").glob("test_lesson*.py"))
 

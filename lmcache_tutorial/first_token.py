@@ -1,0 +1,70 @@
+"""What the first token of a streamed answer is: the only definition, for every clock of this suite."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+DATA, DONE = b"data: ", b"[DONE]"
+
+
+class NoTokenError(RuntimeError):
+    """A streamed answer ended without a token: there is no time to a first one."""
+
+
+def token_text(choice: Mapping[str, Any]) -> str | None:
+    """Return what one choice of an event adds to the answer, or ``None`` where it tells of no token.
+
+    The first event of a chat has the role alone, and its content is empty. A completion's events each tell of
+    a token, though a token may have no text of its own: half of a character, or a special token.
+
+    Args:
+        choice: an element of ``choices`` of OpenAI's streamed chat completions or completions.
+
+    >>> token_text({"delta": {"role": "assistant", "content": ""}}) is None
+    True
+    >>> token_text({"delta": {"content": "Paris"}}), token_text({"text": ""})
+    ('Paris', '')
+    """
+    delta = choice.get("delta")
+    if delta is None:
+        text = choice.get("text")
+        return text if isinstance(text, str) else None
+    functions = [call.get("function") or {} for call in delta.get("tool_calls") or []]
+    pieces = [part for function in functions for part in (function.get("name"), function.get("arguments"))]
+    spoken = [delta.get("reasoning"), delta.get("reasoning_content"), delta.get("content"), *pieces]
+    return "".join(piece for piece in spoken if piece) or None
+
+
+def events(pieces: Iterable[tuple[float, bytes]]) -> Iterator[tuple[float, dict[str, Any]]]:
+    """Split timed pieces of a stream into its events: (arrival of the piece that completed it, event).
+
+    Args:
+        pieces: (arrival [s], bytes) in order; they may cut an event anywhere.
+
+    Raises:
+        ValueError: an event is no JSON.
+    """
+    buffer = b""
+    for at, piece in pieces:
+        buffer += piece
+        while b"\n\n" in buffer:
+            event, buffer = buffer.split(b"\n\n", 1)
+            if event.startswith(DATA) and event != DATA + DONE:
+                yield at, json.loads(event.removeprefix(DATA))
+
+
+def read_to_first_token(lines: Iterator[str]) -> None:
+    """Read a streamed answer, line by line, up to the one that tells of its first token.
+
+    Raises:
+        NoTokenError: it ended without one.
+    """
+    prefix = DATA.decode()
+    for line in lines:
+        if line.startswith(prefix) and line != prefix + DONE.decode():
+            choices: Sequence[Mapping[str, Any]] = json.loads(line.removeprefix(prefix)).get("choices") or []
+            if any(token_text(choice) is not None for choice in choices):
+                return
+    raise NoTokenError("the engine ended its answer without a token.")

@@ -1,0 +1,164 @@
+"""The meter: what it times and whose calls it counts, with a stand-in for the engine's HTTP side."""
+
+import json
+import threading
+import time
+
+import httpx
+import pytest
+
+from lmcache_tutorial.first_token import NoTokenError, read_to_first_token, token_text
+from lmcache_tutorial.meter import Meter
+from lmcache_tutorial.records import Snapshot
+
+USAGE = {"prompt_tokens": 10, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 0}}
+URL = "http://engine/v1/chat/completions"
+
+
+def line(**fields) -> bytes:
+    return b"data: " + json.dumps({"id": "x", "choices": [], **fields}).encode() + b"\n\n"
+
+
+ANSWER = [
+    line(choices=[{"delta": {"role": "assistant", "content": ""}}]),
+    line(choices=[{"delta": {"content": "Pa"}}]),
+    line(choices=[{"delta": {"content": "ris"}}]),
+    line(usage=USAGE),
+    b"data: [DONE]\n\n",
+]
+
+
+class Pieces(httpx.SyncByteStream):
+    """An answer whose pieces come after pauses [s]."""
+
+    def __init__(self, pauses=(0, 0, 0, 0, 0), fails=False):
+        self.pauses, self.fails = pauses, fails
+
+    def __iter__(self):
+        for pause, piece in zip(self.pauses, ANSWER, strict=True):
+            time.sleep(pause)
+            yield piece
+            if self.fails:
+                raise httpx.ReadError("the engine is gone")
+
+
+class Engine(httpx.BaseTransport):
+    """Answers each request with the next of some streams."""
+
+    def __init__(self, *streams):
+        self.streams = list(streams)
+
+    def handle_request(self, request):
+        return httpx.Response(200, stream=self.streams.pop(0))
+
+
+class Counting:
+    """A stack whose counters say what was asked of them."""
+
+    def __init__(self):
+        self.prompt = 0
+
+    def snapshot(self):
+        return Snapshot(self.prompt, 0, 0, 0.0, 0)
+
+    def wait_counted(self, since, prompts):
+        self.prompt = since.prompt + sum(prompts)
+        return self.snapshot()
+
+
+@pytest.fixture
+def meter():
+    def make(*streams):
+        made = Meter(Counting())
+        made._inner.close()
+        made._inner = Engine(*streams)
+        made.begin()
+        return made, httpx.Client(transport=made)
+
+    return make
+
+
+def test_a_busy_consumer_does_not_make_the_first_token_later(meter):
+    measured, client = meter(Pieces())
+    with client.stream("POST", URL, json={}) as answer:
+        for _ in answer.iter_raw():
+            time.sleep(0.05)
+    (call,) = measured.finish()
+    assert call.ttft_s < 0.04
+    assert call.text == "Paris"
+
+
+def test_the_first_token_is_timed_when_it_comes(meter):
+    measured, client = meter(Pieces((0, 0.1, 0, 0, 0)))
+    client.post(URL, json={})
+    (call,) = measured.finish()
+    assert 0.1 <= call.ttft_s < 0.2
+
+
+def test_an_answer_that_breaks_off_breaks_off_for_its_reader(meter):
+    _, client = meter(Pieces(fails=True))
+    with pytest.raises(httpx.ReadError, match="the engine is gone"):
+        client.post(URL, json={})
+
+
+def test_a_body_that_is_no_json_does_not_make_later_calls_parallel(meter):
+    measured, client = meter(Pieces(), Pieces(), Pieces())
+    client.post(URL, content=b"\xff no json")
+    client.post(URL, content=b"[1]")
+    client.post(URL, json={"model": "m"})
+    calls = measured.finish()
+    assert [call.tokens is not None for call in calls] == [True] * 3
+    assert [call.request for call in calls] == [{}, {}, {"model": "m"}]
+
+
+def test_a_call_that_outlives_its_window_belongs_to_none(meter):
+    measured, client = meter(Pieces((0, 0.2, 0, 0, 0)), Pieces())
+    late = threading.Thread(target=client.post, args=[URL], kwargs={"json": {"late": 1}})
+    late.start()
+    time.sleep(0.05)
+    measured.begin()
+    client.post(URL, json={"late": 0})
+    late.join()
+    (call,) = measured.finish()
+    assert call.request == {"late": 0}
+    assert call.tokens is not None
+
+
+def test_calls_side_by_side_have_no_split_of_their_own(meter):
+    measured, client = meter(Pieces((0, 0.1, 0, 0, 0)), Pieces((0, 0.1, 0, 0, 0)))
+    both = [threading.Thread(target=client.post, args=[URL], kwargs={"json": {}}) for _ in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert [call.tokens for call in measured.finish()] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("choice", "text"),
+    [
+        ({"delta": {"role": "assistant", "content": ""}}, None),
+        ({"delta": {}}, None),
+        ({"delta": {"content": None}}, None),
+        ({"delta": {"content": " "}}, " "),
+        ({"delta": {"reasoning": "Hm"}}, "Hm"),
+        ({"delta": {"tool_calls": [{"function": {"name": "look_up", "arguments": ""}}]}}, "look_up"),
+        ({"text": ""}, ""),
+        ({"text": "a"}, "a"),
+        ({}, None),
+    ],
+)
+def test_what_tells_of_a_token(choice, text):
+    assert token_text(choice) == text
+
+
+def test_every_clock_stops_at_the_same_event():
+    lines = iter(b"".join(ANSWER).decode().splitlines())
+    read_to_first_token(lines)
+    assert '"ris"' in "".join(lines)  # the event with "Pa" was the last that was read
+
+
+def test_an_answer_without_a_token_has_no_time_to_it():
+    lines = b"".join([ANSWER[0], *ANSWER[3:]]).decode().splitlines()
+    with pytest.raises(NoTokenError, match="without a token"):
+        read_to_first_token(iter(lines))
