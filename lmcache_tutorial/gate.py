@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import median, quantiles
 
-from .records import Interval, Verdict
+from .records import Interval
 
 OUTCOMES = ("failed", "error", "undecided", "not_run", "skipped", "passed")  # the worst first
 INCOMPLETE_EXIT_CODE = 6
@@ -87,21 +87,16 @@ def worst(outcomes: Sequence[str]) -> str:
     return min(outcomes, key=OUTCOMES.index, default="not_run")
 
 
-def verdict(lessons: Mapping[str, Sequence[str]]) -> Verdict:
+def verdict(lessons: Mapping[str, Sequence[str]]) -> str:
     """Judge a run by the outcomes of every selected claim, by lesson.
 
     ``failed`` if a claim failed or errored; ``incomplete`` if one was skipped, not run or ``undecided`` (its
     rounds could not decide it); else ``passed``.
 
     >>> verdict({"lesson1": ["passed"], "lesson2": ["passed", "not_run"]})
-    Verdict(outcome='incomplete', reasons=('lesson2: not run',))
-    >>> verdict({"lesson1": ["passed", "undecided", "skipped"]})
-    Verdict(outcome='incomplete', reasons=('lesson1: undecided',))
+    'incomplete'
+    >>> verdict({"lesson1": ["passed", "undecided"], "lesson2": ["error"]})
+    'failed'
     """
-    judged = {lesson: worst(outcomes) for lesson, outcomes in lessons.items()}
-    reasons = tuple(
-        f"{lesson}: {outcome.replace('_', ' ')}" for lesson, outcome in judged.items() if outcome != "passed"
-    )
-    found = worst(list(judged.values()))
-    names = {"passed": "passed", "failed": "failed", "error": "failed"}
-    return Verdict(names.get(found, "incomplete"), reasons)
+    found = worst([worst(outcomes) for outcomes in lessons.values()])
+    return {"passed": "passed", "failed": "failed", "error": "failed"}.get(found, "incomplete")

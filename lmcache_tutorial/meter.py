@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from queue import SimpleQueue
 from typing import Any
 
@@ -202,12 +201,9 @@ def parse_stream(chunks: Sequence[tuple[float, bytes]], *, node: str, sent: floa
         )
     return Call(
         node=node,
-        response_id=answered[0][1]["id"],
         prompt_tokens=usage["prompt_tokens"],
         cached_tokens=details.get("cached_tokens") or 0,
-        completion_tokens=usage["completion_tokens"],
         ttft_s=times[0] - sent,
-        itl_s=tuple(after - before for before, after in pairwise(times)),
         engine_ttft_s=None,
         queue_s=_seconds(metrics.get("queue_time_ms")),
         prefill_s=_seconds(metrics.get("time_to_first_token_ms")),

@@ -26,7 +26,7 @@ from .gate import UndecidedError
 from .lessons import HeaderError, lesson_id, parse_header
 from .progress import Progress, on_terminal
 
-if TYPE_CHECKING:  # the session loads matplotlib and pandas: only where a lesson is selected
+if TYPE_CHECKING:  # the session loads matplotlib and pandas, which a run without a lesson does not need
     from .session import Session
 
 CONFIG = pytest.StashKey[RunConfig]()
@@ -78,15 +78,35 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Check every option; nothing has been started, and a bad value ends the run with exit code 4."""
+    """Check every option; nothing has been started, and a bad value ends the run with exit code 4.
+
+    The device is not asked yet: this may be a run of another project, whose tests fork after CUDA is set up.
+    """
     config.addinivalue_line("markers", "peers: measures LMCache and its peers; runs with --peers alone")
+    wanted = config.getoption("--stack")
+    believed = partial(_run_config, config, has_gpu=lambda: wanted == "gpu")
+    _usage(partial(believed, peers=None) if wanted == "auto" else believed)
+
+
+def run_configuration(config: pytest.Config) -> RunConfig:
+    """Return the run's configuration; the first call decides whether ``auto`` takes a GPU.
+
+    Raises:
+        pytest.UsageError: a setting cannot work on this machine.
+    """
+    if CONFIG not in config.stash:
+        config.stash[CONFIG] = _usage(partial(_run_config, config))
+    return config.stash[CONFIG]
+
+
+def _usage(make: Callable[[], RunConfig]) -> RunConfig:
     try:
-        config.stash[CONFIG] = _run_config(config)
+        return make()
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from None
 
 
-def _run_config(config: pytest.Config) -> RunConfig:
+def _run_config(config: pytest.Config, **others: Any) -> RunConfig:
     def bar(name: str) -> float:
         given = config.getoption(f"--{name.replace('_', '-')}")
         try:
@@ -96,7 +116,7 @@ def _run_config(config: pytest.Config) -> RunConfig:
                 f"{name} in the ini file is {config.getini(name)!r}, but must be a number."
             ) from None
 
-    return run_config(
+    given: dict[str, Any] = dict(
         stack=config.getoption("--stack"),
         model=config.getoption("--model"),
         dtype=config.getoption("--dtype"),
@@ -111,6 +131,7 @@ def _run_config(config: pytest.Config) -> RunConfig:
         allow_slow_lmcache=config.getoption("--allow-slow-lmcache"),
         peers=config.getoption("--peers"),
     )
+    return run_config(**(given | others))
 
 
 def progress_line(config: pytest.Config) -> Callable[[str], None]:
@@ -137,7 +158,7 @@ def round_progress(config: pytest.Config) -> Progress:
 
 
 class LessonModule(pytest.Module):
-    """A lesson's module: its docstring must have the title and the five fields."""
+    """A lesson's module: its docstring must have the title and the six fields."""
 
     def collect(self) -> Any:
         """Collect the tests; a missing field is a collection error."""
@@ -160,7 +181,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     peers = [item for item in items if item.get_closest_marker("peers")]
     asked = config.getoption("benchmark_only", default=False)
     benchmarks = [item for item in lessons if "benchmark" in getattr(item, "fixturenames", ())]
-    aside = [*([] if asked else benchmarks), *([] if config.stash[CONFIG].peers else peers)]
+    aside = [*([] if asked else benchmarks), *([] if config.getoption("--peers") else peers)]
     if aside:
         config.hook.pytest_deselected(items=aside)
         items[:] = [item for item in items if item not in aside]
@@ -174,7 +195,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             "pytest-xdist cannot run the lessons: they share one stack, and calls side by side would mix up "
             "its counters and its timings.\nTo fix: leave -n out."
         )
-    run = config.stash[CONFIG]
+    run = run_configuration(config)
     try:
         writable_folder(run.report_dir)
     except ConfigError as error:
@@ -189,7 +210,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if claims and not asked:
         from .session import Session
 
-        session = config.stash[SESSION] = Session(config, config.stash[CONFIG], claims)
+        session = config.stash[SESSION] = Session(config, run, claims)
         config.pluginmanager.register(session, "lmcache-tutorial-session")
 
 
@@ -225,19 +246,13 @@ def _orderly_signals(config: pytest.Config) -> None:
         config.add_cleanup(restore)
 
 
-def pytest_report_header(config: pytest.Config) -> list[str] | None:
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str] | None:
     """Say what will be measured, whether a kept stack is reused, and where traces go."""
+    if CONFIG not in config.stash:
+        return None
     from .session import header
 
-    return header(config.stash[CONFIG]) if _names_lessons(config) else None
-
-
-def _names_lessons(config: pytest.Config) -> bool:
-    lessons = config.rootpath / "tutorial_tests"
-    paths = [Path(arg.split("::")[0]).absolute() for arg in config.args]
-    return lessons.is_dir() and any(
-        path in (lessons, *lessons.parents) or lessons in path.parents for path in paths
-    )
+    return header(config.stash[CONFIG])
 
 
 @pytest.hookimpl(wrapper=True)
@@ -266,6 +281,8 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     """Write the versions that decide a timing beside pytest-benchmark's own machine info."""
+    if CONFIG not in config.stash:
+        return
     from .session import environment
 
     machine_info["lmcache_tutorial"] = environment(config.stash[CONFIG])

@@ -73,19 +73,16 @@ class Call:
 
     ``ttft_s``: request sent to first chunk with content, client clock. ``engine_ttft_s``: the engine's own,
     from its histogram around this call; ``None`` where other calls shared the window. ``queue_s`` and
-    ``prefill_s`` are the engine's per-request figures, ``itl_s`` the gaps between chunks with content.
+    ``prefill_s`` are the engine's per-request figures.
     ``tokens`` is ``None`` for calls that ran in parallel: only their window has a split. ``request`` is the
     body that was sent: model, messages, tools. ``generated`` has the answer's token ids where the request
     asked for them (``return_token_ids``).
     """
 
     node: str
-    response_id: str
     prompt_tokens: int
     cached_tokens: int
-    completion_tokens: int
     ttft_s: float
-    itl_s: tuple[float, ...]
     engine_ttft_s: float | None
     queue_s: float | None
     prefill_s: float | None
@@ -139,11 +136,3 @@ class SpanRecord:
     ttft_s: float | None
     prompt_tokens: int | None
     cached_tokens: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The outcome of a whole run: ``passed``, ``failed`` or ``incomplete``, with the reasons."""
-
-    outcome: str
-    reasons: tuple[str, ...]

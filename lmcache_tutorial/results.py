@@ -215,7 +215,7 @@ class RunRecord:
             "duration_s": round(time.time() - self.started, 3),
             "environment": self.environment,
             "thresholds": asdict(self.thresholds),
-            "verdict": judged.outcome,
+            "verdict": judged,
             "interrupted": self.interrupted,
             "lessons": [self._lesson(name) for name in sorted(self.lessons)],
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ def run_config(
     keep_stack: bool = False,
     allow_slow_lmcache: bool = False,
     peers: str | None = None,
+    has_gpu: Callable[[], bool] | None = None,
 ) -> RunConfig:
     """Turn options into a checked configuration.
 
@@ -81,11 +83,12 @@ def run_config(
         keep_stack: leave the servers running after the run.
         allow_slow_lmcache: measure on a GPU although LMCache's compiled operations are missing.
         peers: the set of peers to be measured side by side, or ``None``.
+        has_gpu: tells whether CUDA works; ``None`` asks the driver.
 
     Raises:
         ConfigError: a value cannot work; nothing was started.
     """
-    profile = PROFILES[_profile_name(stack)]
+    profile = PROFILES[_profile_name(stack, has_gpu or cuda_works)]
     if peers == "tuning" and profile.stack.profile == "cpu":
         raise ConfigError(
             "--peers=tuning measures settings of a GPU's stack, and this is the CPU's.\nTo fix: --peers"
@@ -257,12 +260,12 @@ def writable_folder(path: Path) -> None:
         ) from None
 
 
-def _profile_name(stack: str) -> str:
+def _profile_name(stack: str, has_gpu: Callable[[], bool]) -> str:
     if stack == "auto":
-        return "gpu" if cuda_works() else "cpu"
+        return "gpu" if has_gpu() else "cpu"
     if stack not in PROFILES:
         raise ConfigError(f"--stack is {stack!r}, but must be one of auto, cpu, gpu.")
-    if stack == "gpu" and not cuda_works():
+    if stack == "gpu" and not has_gpu():
         raise ConfigError(
             "--stack=gpu needs a CUDA device, and the NVIDIA driver reports none.\n"
             "To fix: run on a GPU machine, or use --stack=cpu."

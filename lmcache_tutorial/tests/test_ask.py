@@ -35,9 +35,8 @@ EVENTS = [
 def test_ttft_is_the_first_content_and_not_the_role():
     call = parse_stream(list(zip([1.0, 1.5, 2.0, 2.1, 2.2], EVENTS, strict=True)), node="answer", sent=0.5)
     assert call.ttft_s == 1.0
-    assert call.itl_s == (0.5,)
     assert (call.text, call.logprobs) == ("Paris – 巴黎", (-0.5, -0.25))
-    assert (call.prompt_tokens, call.cached_tokens, call.completion_tokens) == (100, 64, 2)
+    assert (call.prompt_tokens, call.cached_tokens) == (100, 64)
     assert (call.queue_s, call.prefill_s) == (0.005, 0.25)
     assert call.tokens is None
 

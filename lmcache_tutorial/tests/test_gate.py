@@ -95,5 +95,5 @@ def test_the_looks_are_fixed_beforehand():
 
 
 def test_an_undecided_claim_leaves_the_verdict_incomplete_unless_another_failed():
-    assert verdict({"lesson1": ["passed", "undecided"]}).outcome == "incomplete"
-    assert verdict({"lesson1": ["undecided"], "lesson2": ["failed"]}).outcome == "failed"
+    assert verdict({"lesson1": ["passed", "undecided"]}) == "incomplete"
+    assert verdict({"lesson1": ["undecided"], "lesson2": ["failed"]}) == "failed"

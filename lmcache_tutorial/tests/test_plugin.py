@@ -439,8 +439,21 @@ def test_the_header_says_what_is_measured_and_where_traces_go(pytester, suite, m
 
 
 def test_a_project_without_chapters_is_left_alone(pytester):
-    pytester.makepyfile("def test_it(): ...")
-    done = pytester.runpytest_subprocess(timeout=60)
+    pytester.makeconftest(
+        "import lmcache_tutorial.config.options as options\n"
+        "def asked(): raise AssertionError('the CUDA driver was asked')\n"
+        "options.cuda_works = asked\n"
+    )
+    pytester.makepyfile(
+        """
+        import sys
+
+        def test_it(benchmark):
+            benchmark(sum, [1, 2])
+            assert not {"matplotlib", "pandas", "torch", "lmcache_tutorial.session"} & set(sys.modules)
+        """
+    )
+    done = pytester.runpytest_subprocess("--benchmark-json=out.json", timeout=60)
     assert done.ret == 0
     assert "lmcache-tutorial:" not in done.stdout.str()
     assert not (pytester.path / "reports").exists()
