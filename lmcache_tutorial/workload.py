@@ -40,9 +40,9 @@ def fit(classes: Sequence[SizeClass], prefill_tokens_s: float, last: int | None 
 
     >>> from lmcache_tutorial.config import PROFILES
     >>> classes = PROFILES["cpu"].classes
-    >>> [fit(classes, rate).sizes.long for rate in (650.0, 720.0)]
+    >>> [fit(classes, rate).sizes.long for rate in (550.0, 620.0)]
     [1200, 2400]
-    >>> fit(classes, 720.0, last=1200).sizes.long
+    >>> fit(classes, 620.0, last=1200).sizes.long
     1200
     """
     if not prefill_tokens_s > 0:

@@ -119,7 +119,7 @@ def run_config(
     report_dir = user_path("--report-dir", report_dir).absolute()
     return RunConfig(
         settings,
-        classes_for(profile.classes, settings.chunk_tokens),
+        classes_for(profile.classes, settings.chunk_tokens, settings.context_tokens),
         reason,
         thresholds,
         report_dir,
@@ -167,15 +167,24 @@ def number_format(wanted: str, profile: str) -> tuple[str, str]:
     return "float32", f"the processor{limited} has no bf16 instructions ({used})"
 
 
-def classes_for(classes: tuple[SizeClass, ...], chunk_tokens: int) -> tuple[SizeClass, ...]:
-    """Leave out the sizes whose long document has fewer than 16 chunks; the largest always stays.
+def classes_for(
+    classes: tuple[SizeClass, ...], chunk_tokens: int, context_tokens: int
+) -> tuple[SizeClass, ...]:
+    """Leave out the sizes whose long document has fewer than 16 chunks.
+
+    Where none has as many, the largest is made longer, as far as the context leaves room for it.
 
     Args:
         classes: from the slowest to the fastest machines.
         chunk_tokens: LMCache's chunk [tokens].
+        context_tokens: the longest prompt that the engine takes [tokens].
     """
-    fitting = [one for one in classes if one.sizes.long >= FEWEST_CHUNKS * chunk_tokens]
-    return tuple(fitting or classes[-1:])
+    fitting = tuple(one for one in classes if one.sizes.long >= FEWEST_CHUNKS * chunk_tokens)
+    long = (FEWEST_CHUNKS + 1) * chunk_tokens
+    if fitting or long > context_tokens * 0.6:
+        return fitting or classes[-1:]
+    sizes = replace(classes[-1].sizes, short=long // 4, medium=long // 2, long=long)
+    return (SizeClass(0, sizes),)
 
 
 def percent(option: str, value: float) -> float:

@@ -24,7 +24,7 @@ def test_a_faster_machine_never_gets_shorter_documents(one, other):
 @given(st.floats(160, 2_300))
 def test_a_cold_long_prompt_takes_two_to_four_seconds(rate):
     seconds = fit(CLASSES, rate).sizes.long / rate
-    assert 1.7 <= seconds <= 4.0  # a long prompt is prefilled up to a quarter slower than the warm-up
+    assert 1.5 <= seconds <= 4.0  # 3,600 tokens take up to a third longer than the warm-up's rate says
 
 
 @given(rates, st.floats(1 - HYSTERESIS + 0.01, 1 + HYSTERESIS - 0.01))
@@ -38,8 +38,8 @@ def test_two_runs_whose_rates_scatter_have_the_same_sizes(rate, scatter):
 
 
 def test_a_machine_that_has_clearly_changed_gets_other_sizes():
-    assert fit(CLASSES, 2000, last=1200).sizes.long == 4800
-    assert fit(CLASSES, 100, last=4800).sizes.long == 600
+    assert fit(CLASSES, 2000, last=1200).sizes.long == 3600
+    assert fit(CLASSES, 100, last=3600).sizes.long == 600
 
 
 @pytest.mark.parametrize("rate", [0, -1, float("nan")])
@@ -83,6 +83,6 @@ def test_a_damaged_memory_is_no_memory(tmp_path, text):
 
 
 def test_where_nothing_was_measured_the_format_tells_what_to_expect():
-    assert expected(CLASSES, None, "bfloat16").long == 4800
+    assert expected(CLASSES, None, "bfloat16").long == 3600
     assert expected(CLASSES, None, "float32").long == 600
     assert expected(CLASSES, 2400, "float32").long == 2400
