@@ -27,7 +27,7 @@ setup: $(READY) ## make .venv, install, prepare the model
 # wheel that pip knows, else from PyTorch's page: in a step of its own, since pip asks such a page again for
 # every package.
 $(READY): requirements-cpu.lock pyproject.toml
-	@$(or $(PYTHON),$(error set-up stopped: no Python is installed; install Python 3.11)) lmcache_tutorial/machine.py
+	@$(or $(PYTHON),$(error set-up stopped: no Python is installed; install Python 3.11)) lmcache_tutorial/machine/checks.py
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -c 'import importlib.metadata as m, sys; sys.exit(m.version("torch") != "2.13.0+cpu")' 2>/dev/null \
 	  || { echo "set-up: torch"; $(PIP) install -q $(TORCH) 2>/dev/null || $(PIP) install $(TORCH) --find-links $(TORCH_PAGE); }

@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 from statistics import median
 
-from lmcache_tutorial.corpus import Document, full_text
-from lmcache_tutorial.model import small_model_folder
+from lmcache_tutorial.models.prepare import small_model_folder
+from lmcache_tutorial.prompts.documents import Document, full_text
 
 ROUNDS = 5
 LIMIT_S = 120

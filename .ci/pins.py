@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from lmcache_tutorial.config import PROFILES
-from lmcache_tutorial.model import CHAT_TEMPLATE, Model
-from lmcache_tutorial.peers import PEERS, TUNING
-from lmcache_tutorial.stack.commands import engine_command, lmcache_command
+from lmcache_tutorial.models.prepare import CHAT_TEMPLATE, Model
+from lmcache_tutorial.peers.catalogue import PEERS, TUNING
+from lmcache_tutorial.servers.lmcache import lmcache_command
+from lmcache_tutorial.servers.vllm import engine_command
+from lmcache_tutorial.settings.profiles import PROFILES
 
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (17, 24, 27, 28, 31, 34, 35)]

@@ -17,11 +17,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from lmcache_tutorial.config import ConfigError, run_config
-from lmcache_tutorial.corpus import Document, fresh, full_text
-from lmcache_tutorial.machine import instruction_set_here, processor
-from lmcache_tutorial.model import prepare
-from lmcache_tutorial.stack import Stack, launch, wait_ready
+from lmcache_tutorial.machine.checks import instruction_set_here, processor
+from lmcache_tutorial.models.prepare import prepare
+from lmcache_tutorial.prompts.documents import Document, fresh, full_text
+from lmcache_tutorial.settings.errors import ConfigError
+from lmcache_tutorial.settings.run import run_config
+from lmcache_tutorial.stack.stack import Stack
+from lmcache_tutorial.stack.start import launch, wait_ready
 
 LENGTHS = (600, 1_200, 4_800)
 ROUNDS = 3

@@ -20,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 
-from lmcache_tutorial.machine import instruction_set_here, processor
+from lmcache_tutorial.machine.checks import instruction_set_here, processor
 
 ROOT = Path(__file__).parents[1]
 RUN_LIMIT_S = 1_800

@@ -23,19 +23,18 @@ from statistics import median
 
 import pytest
 
-from fixtures.benchmarks import FirstToken
-from fixtures.corpus import Read
-from fixtures.graphs import Reader
-from lmcache_tutorial.ask import Asker
-from lmcache_tutorial.config import LessonSizes
-from lmcache_tutorial.corpus import Document, fresh
-from lmcache_tutorial.gate import lies_above, lies_within
-from lmcache_tutorial.metrics import clock_tolerance_s, clocks_differ_by, ratio_of_medians
-from lmcache_tutorial.progress import Progress
-from lmcache_tutorial.records import Call, Turn
-from lmcache_tutorial.results import LessonReport
-from lmcache_tutorial.stack import Stack
-from lmcache_tutorial.tracing import Traces
+from lmcache_tutorial.asking.ask import Asker
+from lmcache_tutorial.gate.decide import lies_above, lies_within
+from lmcache_tutorial.graphs.benchmark import FirstToken
+from lmcache_tutorial.graphs.reader import Reader
+from lmcache_tutorial.lessons.progress import Progress
+from lmcache_tutorial.prompts.documents import Document, Read, fresh
+from lmcache_tutorial.quantities.records import Call, Turn
+from lmcache_tutorial.quantities.statistics import clock_tolerance_s, clocks_differ_by, ratio_of_medians
+from lmcache_tutorial.report.results import LessonReport
+from lmcache_tutorial.settings.profiles import LessonSizes
+from lmcache_tutorial.stack.stack import Stack
+from lmcache_tutorial.traces.record import Traces
 
 SIZES = ("short", "medium", "long")
 MANUALS = {size: Document("lmcache-source", size=size, seed=1) for size in SIZES}

@@ -23,21 +23,21 @@ from dataclasses import dataclass
 
 import pytest
 
-from fixtures.benchmarks import FirstToken
-from fixtures.corpus import Read
-from fixtures.graphs import Reader
-from lmcache_tutorial.ask import Asker
-from lmcache_tutorial.config import LessonSizes, Thresholds
-from lmcache_tutorial.corpus import Document, fresh
-from lmcache_tutorial.gate import lies_above
-from lmcache_tutorial.metrics import hit_rate, total, ttft_drop
-from lmcache_tutorial.predict import engine_reusable_tokens, shared_prefix_tokens
-from lmcache_tutorial.progress import Progress
-from lmcache_tutorial.prompts import Segment, lay_out
-from lmcache_tutorial.records import Turn
-from lmcache_tutorial.results import LessonReport
-from lmcache_tutorial.stack import Stack
-from lmcache_tutorial.tracing import Traces
+from lmcache_tutorial.asking.ask import Asker
+from lmcache_tutorial.gate.decide import lies_above
+from lmcache_tutorial.graphs.benchmark import FirstToken
+from lmcache_tutorial.graphs.reader import Reader
+from lmcache_tutorial.lessons.progress import Progress
+from lmcache_tutorial.prompts.documents import Document, Read, fresh
+from lmcache_tutorial.prompts.layout import Segment, lay_out
+from lmcache_tutorial.quantities.predict import engine_reusable_tokens, shared_prefix_tokens
+from lmcache_tutorial.quantities.records import Turn
+from lmcache_tutorial.quantities.statistics import hit_rate, total, ttft_drop
+from lmcache_tutorial.report.results import LessonReport
+from lmcache_tutorial.settings.bars import Thresholds
+from lmcache_tutorial.settings.profiles import LessonSizes
+from lmcache_tutorial.stack.stack import Stack
+from lmcache_tutorial.traces.record import Traces
 
 MANUAL = Document("lmcache-source", size="long", seed=2)
 FIRST, SECOND = "Which class stores a chunk?", "What decides which chunk is evicted first?"

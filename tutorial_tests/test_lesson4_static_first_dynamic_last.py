@@ -23,18 +23,18 @@ from datetime import datetime
 
 import pytest
 
-from fixtures.corpus import Read
-from fixtures.pairs import Pair, Pairs
-from lmcache_tutorial.config import LessonSizes, Thresholds
-from lmcache_tutorial.corpus import Document, fresh
-from lmcache_tutorial.gate import decided, lies_above
-from lmcache_tutorial.metrics import LOOKS, stays_above, total, ttft_drop
-from lmcache_tutorial.predict import shared_prefix_tokens
-from lmcache_tutorial.progress import Progress
-from lmcache_tutorial.prompts import Segment, divergence, predicted_reuse
-from lmcache_tutorial.rendering import Rendered
-from lmcache_tutorial.results import LessonReport
-from lmcache_tutorial.stack import Stack
+from lmcache_tutorial.gate.decide import decided, lies_above
+from lmcache_tutorial.graphs.pairs import Pair, Pairs
+from lmcache_tutorial.lessons.progress import Progress
+from lmcache_tutorial.prompts.documents import Document, Read, fresh
+from lmcache_tutorial.prompts.layout import Segment, divergence, predicted_reuse
+from lmcache_tutorial.prompts.rendering import Rendered
+from lmcache_tutorial.quantities.predict import shared_prefix_tokens
+from lmcache_tutorial.quantities.statistics import LOOKS, stays_above, total, ttft_drop
+from lmcache_tutorial.report.results import LessonReport
+from lmcache_tutorial.settings.bars import Thresholds
+from lmcache_tutorial.settings.profiles import LessonSizes
+from lmcache_tutorial.stack.stack import Stack
 
 LONG, MEDIUM, SHORT = (Document("lmcache-source", size=s, seed=4) for s in ("long", "medium", "short"))
 QUESTION = Segment("question", "turn", "Which class stores a chunk?", "user")
@@ -285,6 +285,6 @@ def test_lesson4_another_order_of_tools_or_keys_breaks_the_prefix(
 # %% [markdown]
 # ## 5. Exercises
 # 1. Let the code put the prompt in order. File: this one. Change: `with_clock` returns `list(best_order(…))`
-#    of what it returns now, and `best_order` is imported from `lmcache_tutorial.prompts`. Command: `pytest -k
-#    "lesson4 and front"`. Where: the claim "With the clock in front TTFT does not drop" fails, and its error
-#    shows how many tokens were reused. Why must this claim fail once static text leads?
+#    of what it returns now, and `best_order` is imported from `lmcache_tutorial.prompts.layout`. Command:
+#    `pytest -k "lesson4 and front"`. Where: the claim "With the clock in front TTFT does not drop" fails, and
+#    its error shows how many tokens were reused. Why must this claim fail once static text leads?

@@ -27,20 +27,19 @@ from typing import Any
 import pytest
 from langchain_core.messages import BaseMessage, SystemMessage
 
-from fixtures.agents import EXPERTS, Agents, Policy
-from fixtures.corpus import Read
-from lmcache_tutorial.ask import Asker
-from lmcache_tutorial.config import Thresholds
-from lmcache_tutorial.corpus import Document, fresh
-from lmcache_tutorial.diagnose import diagnose
-from lmcache_tutorial.metrics import hit_rate, total
-from lmcache_tutorial.predict import reusable_tokens
-from lmcache_tutorial.progress import Progress
-from lmcache_tutorial.prompts import predicted_reuse
-from lmcache_tutorial.records import Call, Turn
-from lmcache_tutorial.results import LessonReport
-from lmcache_tutorial.stack import Stack
-from lmcache_tutorial.tracing import Traces
+from lmcache_tutorial.asking.ask import Asker
+from lmcache_tutorial.diagnosis.diagnose import diagnose
+from lmcache_tutorial.graphs.agent import EXPERTS, Agents, Policy
+from lmcache_tutorial.lessons.progress import Progress
+from lmcache_tutorial.prompts.documents import Document, Read, fresh
+from lmcache_tutorial.prompts.layout import predicted_reuse
+from lmcache_tutorial.quantities.predict import reusable_tokens
+from lmcache_tutorial.quantities.records import Call, Turn
+from lmcache_tutorial.quantities.statistics import hit_rate, total
+from lmcache_tutorial.report.results import LessonReport
+from lmcache_tutorial.settings.bars import Thresholds
+from lmcache_tutorial.stack.stack import Stack
+from lmcache_tutorial.traces.record import Traces
 
 MANUAL, PASTED = (Document("lmcache-source", size=size, seed=5) for size in ("long", "short"))
 FAN_OUT_MANUAL = Document("lmcache-source", size="medium", seed=5)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from fixtures.peers import REPLAY, play_back
-from lmcache_tutorial.peers import ALONE, PEERS
-from lmcache_tutorial.peers_page import findings
+from lmcache_tutorial.peers.catalogue import ALONE, PEERS
+from lmcache_tutorial.peers.page import findings
+from lmcache_tutorial.peers.playback import REPLAY, play_back
 
 pytestmark = pytest.mark.peers
 

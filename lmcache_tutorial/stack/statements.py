@@ -10,8 +10,8 @@ from importlib import metadata
 
 import httpx
 
-from ..doctor import ENGINES
-from .running import Stack
+from ..settings.packages import ENGINES
+from .stack import Stack
 
 
 def differences(stack: Stack) -> Iterator[str]:

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from lmcache_tutorial.config import RunConfig, Thresholds, run_config
-from lmcache_tutorial.lessons import LessonHeader
-from lmcache_tutorial.prompts import Layout
-from lmcache_tutorial.records import Interval, SpanRecord, TokenSources
-from lmcache_tutorial.rendering import Rendered
-from lmcache_tutorial.results import RunRecord
-from lmcache_tutorial.session import environment
+from lmcache_tutorial.lessons.header import LessonHeader
+from lmcache_tutorial.prompts.layout import Layout
+from lmcache_tutorial.prompts.rendering import Rendered
+from lmcache_tutorial.quantities.records import Interval, SpanRecord, TokenSources
+from lmcache_tutorial.report.environment import environment
+from lmcache_tutorial.report.results import RunRecord
+from lmcache_tutorial.settings.bars import Thresholds
+from lmcache_tutorial.settings.run import RunConfig, run_config
 
 pytest_plugins = ["pytester"]
 OUTCOMES = ("passed", "failed", "error", "undecided", "skipped", "not_run")

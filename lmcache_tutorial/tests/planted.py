@@ -4,7 +4,7 @@ import json
 import random
 import uuid
 
-from lmcache_tutorial.corpus import Document, full_text
+from lmcache_tutorial.prompts.documents import Document, full_text
 
 SOURCE = full_text(Document("logs", "long", seed=9), 60_000)
 MANUAL = SOURCE[:2_400]

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmcache_tutorial.ask import CacheStateError, _check_start
-from lmcache_tutorial.counters import CountersError
-from lmcache_tutorial.meter import parse_stream
-from lmcache_tutorial.records import TokenSources, Turn
+from lmcache_tutorial.asking.ask import CacheStateError, _check_start
+from lmcache_tutorial.asking.meter import parse_stream
+from lmcache_tutorial.quantities.records import TokenSources, Turn
+from lmcache_tutorial.servers.counters import CountersError
 
 USAGE = {"prompt_tokens": 100, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 64}}
 

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from lmcache_tutorial.report import write_report
+from lmcache_tutorial.report.page import write_report
 from lmcache_tutorial.tests.conftest import HOSTILE, OUTCOMES
 
 MISSING = [name for name in ("chromium", "chromedriver") if not shutil.which(name)]

@@ -40,7 +40,7 @@ FAR, SEEN = 13, 1.8
 
 def colours(theme: int) -> dict[str, str]:
     """The colours of the light (0) or the dark (1) theme, by name."""
-    style = resources.files("lmcache_tutorial").joinpath("templates", "style.html").read_text()
+    style = resources.files("lmcache_tutorial.pages").joinpath("templates", "style.html").read_text()
     blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
     return dict(re.findall(r"--([\w-]+):(#[0-9a-f]{6})", blocks[theme]))
 
@@ -76,7 +76,7 @@ def test_colours_are_seen_on_the_paper(theme):
 
 
 def test_every_key_of_a_chart_has_its_colour_in_both_themes():
-    from lmcache_tutorial.plotting import COLOURS
+    from lmcache_tutorial.pages.plotting import COLOURS
 
     for theme in (0, 1):
         assert {key.replace("_", "-") for key in COLOURS} <= set(colours(theme))

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmcache_tutorial.counters import CountersError, parse_snapshot, token_sources
-from lmcache_tutorial.records import Snapshot, TokenSources
+from lmcache_tutorial.asking.token_sources import token_sources
+from lmcache_tutorial.quantities.records import Snapshot, TokenSources
+from lmcache_tutorial.servers.counters import CountersError, parse_snapshot
 
 ENGINE = """# HELP vllm:prompt_tokens_by_source Number of prompt tokens by source.
 # TYPE vllm:prompt_tokens_by_source counter

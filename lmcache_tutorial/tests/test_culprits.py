@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from lmcache_tutorial.culprits import kind_of, place
-from lmcache_tutorial.same_json import json_kind
-from lmcache_tutorial.turns import Talk
+from lmcache_tutorial.diagnosis.culprits import kind_of, place
+from lmcache_tutorial.diagnosis.same_json import json_kind
+from lmcache_tutorial.diagnosis.turns import Talk
 
 MANUAL = (
     "The early ledger approves the small notebook on request, and the kettle counts an empty cabinet.\n" * 9

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmcache_tutorial.config import ConfigError
-from lmcache_tutorial.diagnose import diagnose
-from lmcache_tutorial.diagnose_command import read_log
-from lmcache_tutorial.diagnosis import diagnosis_page, diagnosis_text
-from lmcache_tutorial.logs import Log, parse_line
-from lmcache_tutorial.predict import shared_prefix_tokens
-from lmcache_tutorial.rendering import Renderer, RenderingError
-from lmcache_tutorial.replay import BlockMemory, Encoder
+from lmcache_tutorial.cli.diagnose import read_log
+from lmcache_tutorial.diagnosis.diagnose import diagnose
+from lmcache_tutorial.diagnosis.logs import Log, parse_line
+from lmcache_tutorial.diagnosis.memory import BlockMemory, Encoder
+from lmcache_tutorial.diagnosis.result import diagnosis_page, diagnosis_text
+from lmcache_tutorial.prompts.rendering import Renderer, RenderingError
+from lmcache_tutorial.quantities.predict import shared_prefix_tokens
+from lmcache_tutorial.settings.errors import ConfigError
 from lmcache_tutorial.tests.conftest import HOSTILE
 from lmcache_tutorial.tests.planted import (
     MANUAL,
@@ -121,7 +121,7 @@ def test_refused_lines_are_told_apart_from_unreadable_ones():
 
 
 def test_a_template_that_loops_is_stopped(monkeypatch):
-    monkeypatch.setattr("lmcache_tutorial.diagnose.RENDERING_S", 0.2)
+    monkeypatch.setattr("lmcache_tutorial.diagnosis.diagnose.RENDERING_S", 0.2)
     loop = "{% set r = range(99999) %}{% for a in r %}{% for b in r %}{% endfor %}{% endfor %}"
     slow = "{% if messages[0].content == 'slow' %}" + loop + "{% endif %}{{ messages[0].content }}"
     lines = [json.dumps({"messages": [{"role": "user", "content": word}]}) for word in ("a", "slow", "b")]

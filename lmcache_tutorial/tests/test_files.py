@@ -2,7 +2,7 @@
 
 import pytest
 
-from lmcache_tutorial.files import write_atomically
+from lmcache_tutorial.machine.files import write_atomically
 
 
 def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path):

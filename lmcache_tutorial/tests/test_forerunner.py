@@ -1,7 +1,7 @@
 """The likeliest forerunner of a request, among many and over a long time."""
 
-from lmcache_tutorial.forerunner import Forerunners, Seen
-from lmcache_tutorial.turns import Talk
+from lmcache_tutorial.diagnosis.forerunner import Forerunners, Seen
+from lmcache_tutorial.diagnosis.turns import Talk
 
 MANUAL = "The harbour moves the spare parcel without delay, and the valve opens the quiet cabinet. " * 20
 
@@ -40,7 +40,7 @@ def test_without_any_common_text_it_is_the_last_request():
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):
-    monkeypatch.setattr("lmcache_tutorial.forerunner.REMEMBERED_CHARACTERS", 10_000)
+    monkeypatch.setattr("lmcache_tutorial.diagnosis.forerunner.REMEMBERED_CHARACTERS", 10_000)
     found = remembered(*(talk(f"{n}\n{MANUAL}", f"question {n}") for n in range(50)))
     assert sum(len(seen.text) for seen in found._kept.values()) <= 10_000
     assert len(found._last) == 2 * len(found._kept)

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmcache_tutorial.gate import UndecidedError, decided, lies_above, lies_within, verdict
-from lmcache_tutorial.metrics import ERROR_RATE, LOOKS, stays_above
-from lmcache_tutorial.records import Interval
+from lmcache_tutorial.gate.decide import UndecidedError, decided, lies_above, lies_within
+from lmcache_tutorial.gate.verdict import verdict
+from lmcache_tutorial.quantities.records import Interval
+from lmcache_tutorial.quantities.statistics import ERROR_RATE, LOOKS, stays_above
 
 COLD = [2.0, 2.1, 1.8, 2.6, 2.0, 2.2, 1.9]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lmcache_tutorial.cli import app
-from lmcache_tutorial.headlines import BEGIN, END, HeadlinesError, headlines, into
+from lmcache_tutorial.cli.app import app
+from lmcache_tutorial.report.headlines import BEGIN, END, HeadlinesError, headlines, into
 
 ROOT = Path(__file__).parents[2]
 

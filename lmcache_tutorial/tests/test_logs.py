@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmcache_tutorial.chat_template import IMAGE_MARK
-from lmcache_tutorial.logs import BrokenLineError, Log, open_log, parse_line
-from lmcache_tutorial.turns import taken_apart
+from lmcache_tutorial.diagnosis.logs import BrokenLineError, Log, open_log, parse_line
+from lmcache_tutorial.diagnosis.turns import taken_apart
+from lmcache_tutorial.prompts.chat_template import IMAGE_MARK
 
 HI = {"role": "user", "content": "Hi"}
 TOOL = {

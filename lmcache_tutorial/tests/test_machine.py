@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lmcache_tutorial import machine
+from lmcache_tutorial.machine import checks as machine
 
 GIB = 2**30
 MEMINFO = "MemTotal: 100 kB\nMemAvailable:   33554432 kB\n"  # 32 GiB
@@ -59,7 +59,7 @@ def test_the_engine_gets_no_more_threads_than_there_are_usable_cores():
     one = min(os.sched_getaffinity(0))
     script = (
         f"import os; os.sched_setaffinity(0, {{{one}}})\n"
-        "from lmcache_tutorial.config import PROFILES\n"
+        "from lmcache_tutorial.settings.profiles import PROFILES\n"
         "print(dict(PROFILES['cpu'].stack.environment)['OMP_NUM_THREADS'])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -7,9 +7,9 @@ import time
 import httpx
 import pytest
 
-from lmcache_tutorial.first_token import NoTokenError, read_to_first_token, token_text
-from lmcache_tutorial.meter import Meter
-from lmcache_tutorial.records import Snapshot
+from lmcache_tutorial.asking.first_token import NoTokenError, read_to_first_token, token_text
+from lmcache_tutorial.asking.meter import Meter
+from lmcache_tutorial.quantities.records import Snapshot
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 0}}
 URL = "http://engine/v1/chat/completions"

@@ -2,8 +2,11 @@
 
 import pytest
 
-from lmcache_tutorial.config import ConfigError, options, run_config
-from lmcache_tutorial.machine import instruction_set
+from lmcache_tutorial.machine.checks import instruction_set
+from lmcache_tutorial.settings import number_format as options
+from lmcache_tutorial.settings import run as run_settings
+from lmcache_tutorial.settings.errors import ConfigError
+from lmcache_tutorial.settings.run import run_config
 
 AVX2 = frozenset({"avx2"})
 AVX512 = AVX2 | {"avx512f", "avx512bw", "avx512vl"}
@@ -36,7 +39,8 @@ def processor(monkeypatch):
 
     def become(flags, limit=""):
         monkeypatch.setattr(options, "processor_flags", lambda: flags)
-        monkeypatch.setattr(options, "instruction_set_here", lambda: instruction_set(flags, limit))
+        for module in (options, run_settings):
+            monkeypatch.setattr(module, "instruction_set_here", lambda: instruction_set(flags, limit))
 
     return become
 

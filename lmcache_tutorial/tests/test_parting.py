@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from lmcache_tutorial.charts import caption, draw
-from lmcache_tutorial.parting import prefix_chart
+from lmcache_tutorial.pages.charts import caption, draw
+from lmcache_tutorial.prompts.parting import prefix_chart
 from lmcache_tutorial.tests.conftest import layout
 
 

@@ -9,15 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmcache_tutorial import doctor, side_by_side
-from lmcache_tutorial.config import PROFILES
-from lmcache_tutorial.machine import Check
-from lmcache_tutorial.peers import ALONE, COMES, NATIVE, PEERS, SETS, TUNED, blocks, settings_digest
-from lmcache_tutorial.peers_page import PeersRecord, findings, overhead_row, render_peers
-from lmcache_tutorial.process import ServerError
-from lmcache_tutorial.samples import Sample, Samples, against_native
-from lmcache_tutorial.side_by_side import measure, save, seated
-from lmcache_tutorial.stack import StackError
+from lmcache_tutorial.machine.checks import Check
+from lmcache_tutorial.peers import rounds as side_by_side
+from lmcache_tutorial.peers import seats as peers_seats
+from lmcache_tutorial.peers.catalogue import ALONE, COMES, NATIVE, PEERS, SETS, TUNED, blocks, settings_digest
+from lmcache_tutorial.peers.findings import Sample, Samples, against_native
+from lmcache_tutorial.peers.page import PeersRecord, findings, overhead_row, render_peers
+from lmcache_tutorial.peers.rounds import measure, save
+from lmcache_tutorial.peers.seats import seated
+from lmcache_tutorial.servers.process import ServerError
+from lmcache_tutorial.settings.profiles import PROFILES
+from lmcache_tutorial.stack import needs as doctor
+from lmcache_tutorial.stack.keep import StackError
 
 KV = 131_072
 TTFT = {  # [s] of (peer, start) at 32,000 tokens, a load of 0.1 s beyond the engine's own hit
@@ -188,8 +191,8 @@ def test_a_peer_that_does_not_start_has_no_seat_and_every_server_is_closed(cpu_r
         if stack is stacks[bad.name]:
             raise ServerError("it did not start")
 
-    monkeypatch.setattr(side_by_side, "launch", lambda *_: next(launched))
-    monkeypatch.setattr(side_by_side, "wait_ready", wait)
+    monkeypatch.setattr(peers_seats, "launch", lambda *_: next(launched))
+    monkeypatch.setattr(peers_seats, "wait_ready", wait)
     model, gone = SimpleNamespace(kv_bytes_per_token=lambda dtype: KV), []
     sizes = cpu_run.classes[0].sizes
     with seated(cpu_run, sizes, model, (base, bad, good), print, lambda peer, _: gone.append(peer)) as seats:
@@ -248,7 +251,7 @@ def test_peers_that_do_not_fit_side_by_side_are_refused_before_one_starts(cpu_ru
         return [Check("memory", "1 GiB available, 9 needed", "close other programs")]
 
     monkeypatch.setattr(doctor, "resource_checks", checks)
-    monkeypatch.setattr(side_by_side, "launch", lambda *_: pytest.fail("it was started"))
+    monkeypatch.setattr(peers_seats, "launch", lambda *_: pytest.fail("it was started"))
     model = SimpleNamespace(kv_bytes_per_token=lambda dtype: KV)
     sizes, gone = cpu_run.classes[0].sizes, []
     with (

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import jsonschema
 import pytest
 
-from lmcache_tutorial.results import schema
+from lmcache_tutorial.report.results import schema
 from lmcache_tutorial.tests.test_process import default_signals
 
 ROOT = Path(__file__).parents[2]
@@ -27,14 +27,14 @@ Builds on     nothing.
 """
 import time
 import pytest
-from lmcache_tutorial.records import Interval
+from lmcache_tutorial.quantities.records import Interval
 
 def test_lesson{0}_a_figure_is_shown(report):
     report.headline(hit_rate=0.97, ttft_drop=Interval(0.9, 0.8, 0.95))
     report.compare("Tokens", predicted=[1], measured=[1])
 '''
 UNDECIDED = """
-from lmcache_tutorial.gate import lies_above
+from lmcache_tutorial.gate.decide import lies_above
 
 def test_lesson2_it():
     assert lies_above(Interval(0.72, 0.6, 0.8), 0.7, scatter=[1.0, 1.4, 2.0])
@@ -82,9 +82,9 @@ def test_a_gpu_run_with_a_slow_lmcache_is_refused_unless_it_is_allowed(pytester,
     pytester.makeconftest(
         CONFTEST
         + """
-import lmcache_tutorial.config.options as options
-import lmcache_tutorial.doctor as doctor
-import lmcache_tutorial.session as session
+import lmcache_tutorial.settings.run as options
+import lmcache_tutorial.stack.needs as doctor
+import lmcache_tutorial.plugin.header as session
 options.cuda_works = lambda: True
 slow = lambda: doctor.Check(doctor.COMPILED, "missing", "another version, or --allow-slow-lmcache")
 doctor.compiled_operations = session.compiled_operations = slow
@@ -257,14 +257,14 @@ def stack():
 
 @pytest.fixture(scope="session")
 def sizes():
-    from lmcache_tutorial.config import LessonSizes
+    from lmcache_tutorial.settings.profiles import LessonSizes
     return LessonSizes(short=10**9, medium=1, long=1)
 """)
     suite(
         2,
         """
 def test_lesson2_it(read):
-    from lmcache_tutorial.corpus import Document
+    from lmcache_tutorial.prompts.documents import Document
     read(Document("a", "short", seed=1))
 """,
     )
@@ -440,7 +440,7 @@ def test_the_header_says_what_is_measured_and_where_traces_go(pytester, suite, m
 
 def test_a_project_without_chapters_is_left_alone(pytester):
     pytester.makeconftest(
-        "import lmcache_tutorial.config.options as options\n"
+        "import lmcache_tutorial.settings.run as options\n"
         "def asked(): raise AssertionError('the CUDA driver was asked')\n"
         "options.cuda_works = asked\n"
     )
@@ -450,7 +450,8 @@ def test_a_project_without_chapters_is_left_alone(pytester):
 
         def test_it(benchmark):
             benchmark(sum, [1, 2])
-            assert not {"matplotlib", "pandas", "torch", "lmcache_tutorial.session"} & set(sys.modules)
+            ours = "lmcache_tutorial.plugin.lesson_run"
+            assert not {"matplotlib", "pandas", "torch", ours} & set(sys.modules)
         """
     )
     done = pytester.runpytest_subprocess("--benchmark-json=out.json", timeout=60)

@@ -4,7 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmcache_tutorial.predict import engine_reusable_tokens, lmcache_reusable_tokens, shared_prefix_tokens
+from lmcache_tutorial.quantities.predict import (
+    engine_reusable_tokens,
+    lmcache_reusable_tokens,
+    shared_prefix_tokens,
+)
 
 tokens = st.lists(st.integers(0, 3), max_size=60)
 units = st.integers(1, 300)

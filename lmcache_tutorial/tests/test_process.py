@@ -14,17 +14,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lmcache_tutorial import process
-from lmcache_tutorial.process import (
+from lmcache_tutorial.servers import process
+from lmcache_tutorial.servers.ports import free_port
+from lmcache_tutorial.servers.process import (
     SUPERVISOR,
     Server,
     ServerError,
     explaining_lines,
-    free_port,
     start_ticks,
     wait_until_ready,
 )
-from lmcache_tutorial.supervisor import LOOK_S
+from lmcache_tutorial.servers.supervisor import LOOK_S
 
 SUPERVISE = [sys.executable, "-I", str(SUPERVISOR)]
 
@@ -88,7 +88,7 @@ kept = mmap.mmap(file, 4096, access=getattr(mmap, sys.argv[3]))
 RUN = """
 import sys, time
 from pathlib import Path
-from lmcache_tutorial.process import Server
+from lmcache_tutorial.servers.process import Server
 server = Server.start("stand-in", [sys.executable, "-c", sys.argv[1], sys.argv[2]],
                       port=int(sys.argv[2]), log=Path(sys.argv[3]))
 if sys.argv[4] == "keep":

@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from lmcache_tutorial.progress import ERASE, Progress, on_terminal
+from lmcache_tutorial.lessons.progress import ERASE, Progress, on_terminal
 
 
 def counted(count, **options):

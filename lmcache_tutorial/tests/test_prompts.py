@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from lmcache_tutorial.model import CHAT_TEMPLATE
-from lmcache_tutorial.predict import engine_reusable_tokens, lmcache_reusable_tokens, reusable_tokens
-from lmcache_tutorial.prompts import (
+from lmcache_tutorial.models.prepare import CHAT_TEMPLATE
+from lmcache_tutorial.prompts.layout import (
     Segment,
     best_order,
     better_order,
@@ -19,7 +18,12 @@ from lmcache_tutorial.prompts import (
     predicted_reuse,
     render,
 )
-from lmcache_tutorial.rendering import Renderer, RenderingError
+from lmcache_tutorial.prompts.rendering import Renderer, RenderingError
+from lmcache_tutorial.quantities.predict import (
+    engine_reusable_tokens,
+    lmcache_reusable_tokens,
+    reusable_tokens,
+)
 
 LETTERS = pre_tokenizers.ByteLevel.alphabet()
 CHANGES = ("static", "session", "turn")

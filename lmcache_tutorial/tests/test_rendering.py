@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lmcache_tutorial.rendering import RefusedError, Renderer, RenderingError
+from lmcache_tutorial.prompts.rendering import RefusedError, Renderer, RenderingError
 from lmcache_tutorial.tests.test_prompts import RENDERER
 
 # Written for this test in the manner of the families; each uses what that family's templates use.

@@ -6,14 +6,14 @@ from html.parser import HTMLParser
 import jsonschema
 import pytest
 
-from lmcache_tutorial.charts import caption, draw, legend
-from lmcache_tutorial.lessons import HeaderError, LessonHeader, parse_header
-from lmcache_tutorial.plotting import KINDS
-from lmcache_tutorial.records import TokenSources
-from lmcache_tutorial.report import render, write_report
-from lmcache_tutorial.results import LessonReport, upgrade, write_results
-from lmcache_tutorial.session import summary_lines
-from lmcache_tutorial.sources import SourceError
+from lmcache_tutorial.lessons.header import HeaderError, LessonHeader, parse_header
+from lmcache_tutorial.pages.charts import caption, draw, legend
+from lmcache_tutorial.pages.plotting import KINDS
+from lmcache_tutorial.quantities.records import TokenSources
+from lmcache_tutorial.quantities.sources import SourceError
+from lmcache_tutorial.report.page import render, write_report
+from lmcache_tutorial.report.results import LessonReport, upgrade, write_results
+from lmcache_tutorial.report.terminal import summary_lines
 from lmcache_tutorial.tests.conftest import HOSTILE, OUTCOMES
 
 DATA = {

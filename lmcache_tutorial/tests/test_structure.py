@@ -1,4 +1,4 @@
-"""The structure: which module may import which, and how lessons are named."""
+"""The structure: which room may import which, and how lessons are named."""
 
 import ast
 import re
@@ -8,47 +8,97 @@ from pathlib import Path
 
 import pytest
 
-from lmcache_tutorial.lessons import parse_header
+from lmcache_tutorial.lessons.header import parse_header
 
 PACKAGE = Path(__file__).parents[1]
 ROOT = PACKAGE.parent
-ORDER = (
-    "files lessons records first_token sources predict chat_template rendering prompts parting pages "
-    "logged messages log_forms server_log logs turns volatile same_json culprits forerunner losses "
-    "diagnosis replay time_limit diagnose metrics machine config progress corpus counters workload shapes "
-    "model supervisor process doctor stack copy_rate peers samples side_by_side tracing meter ask gate "
-    "results plotting prefix_svg charts report peers_page headlines session plugin diagnose_command cli"
-).split()
+# A room imports only rooms of lower ranks, never one of its own; `lmcache_tutorial/README.md` says so too.
+RANKS = {
+    "quantities": 1,
+    "pages": 2,
+    "machine": 2,
+    "settings": 3,
+    "lessons": 3,
+    "prompts": 4,
+    "models": 5,
+    "servers": 6,
+    "stack": 7,
+    "traces": 7,
+    "asking": 8,
+    "graphs": 9,
+    "diagnosis": 10,
+    "gate": 10,
+    "report": 11,
+    "peers": 12,
+    "plugin": 13,
+    "cli": 13,
+}
+NEVER = {  # beyond the ranks
+    "traces": {"stack", "asking"},
+    "report": {"stack", "asking"},
+    "diagnosis": set(RANKS) - {"quantities", "pages", "settings", "prompts"},
+}
+ALONE = ("servers/supervisor.py", "machine/checks.py")  # run by their paths: the standard library only
 LESSONS = sorted((ROOT / "tutorial_tests").glob("test_lesson*.py"))
+ROOM_MODULES = sorted(path for room in RANKS for path in (PACKAGE / room).glob("*.py"))
 
 
-def imports(path: Path, depth: int) -> set[str]:
-    """Return the package's modules that a file imports; ``depth`` dots lead out of its own folder."""
+def imported_rooms(path: Path) -> set[str]:
+    """Return the rooms of which a module imports something; it must name its own package with dots."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == depth:
-            found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
-        if isinstance(node, ast.ImportFrom | ast.Import):
+        if isinstance(node, ast.ImportFrom) and node.level == 2 and node.module:
+            found.add(node.module.split(".")[0])
+        elif isinstance(node, ast.ImportFrom | ast.Import) and not getattr(node, "level", 0):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
-            found |= {name.split(".")[1] for name in names if name.startswith("lmcache_tutorial.")}
-            assert not any(name.split(".")[0] == "fixtures" for name in names), f"{path} imports fixtures"
+            top = {name.split(".")[0] for name in names}
+            assert not top & {"fixtures", "tutorial_tests", "lmcache_tutorial"}, path
     return found
 
 
-def test_every_module_has_its_place_in_the_order():
-    modules = {path.stem for path in PACKAGE.glob("*.py")} | {
-        path.parent.name for path in PACKAGE.glob("*/__init__.py")
+def test_every_module_lies_in_a_room():
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert rooms - {"tests"} == set(RANKS)
+    assert [path.name for path in PACKAGE.glob("*.py")] == ["__init__.py"]
+    assert all(
+        len(list((PACKAGE / room).glob("*.py"))) > 2 for room in RANKS
+    )  # its own file, and two modules
+
+
+@pytest.mark.parametrize("path", ROOM_MODULES, ids=lambda path: f"{path.parent.name}.{path.stem}")
+def test_a_module_imports_only_rooms_of_lower_ranks(path):
+    room = path.parent.name
+    wrong = {other for other in imported_rooms(path) if RANKS[other] >= RANKS[room]}
+    assert wrong == set()
+    assert imported_rooms(path) & NEVER.get(room, set()) == set()
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_what_runs_by_its_path_imports_the_standard_library_alone(name):
+    nodes = ast.walk(ast.parse((PACKAGE / name).read_text()))
+    imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert not any(isinstance(node, ast.ImportFrom) and node.level for node in imports)
+    named = {
+        (node.module or "").split(".")[0] if isinstance(node, ast.ImportFrom) else alias.name.split(".")[0]
+        for node in imports
+        for alias in node.names
     }
-    assert modules - {"__init__", "tests"} == set(ORDER)
+    assert named <= sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("module", ORDER)
-def test_a_module_imports_only_modules_above_it(module):
-    single = PACKAGE / f"{module}.py"
-    files = [(single, 1)] if single.exists() else [(path, 2) for path in (PACKAGE / module).glob("*.py")]
-    allowed = set(ORDER[: ORDER.index(module)])
-    for path, depth in files:
-        assert imports(path, depth) <= allowed, path
+def test_the_map_tells_of_every_room_its_rank_and_its_modules():
+    rows = re.findall(r"^\| (\d+) \| `(\w+)/` \| (.*) \|$", (PACKAGE / "README.md").read_text(), re.MULTILINE)
+    assert {room: int(rank) for rank, room, _ in rows} == RANKS
+    for _, room, text in rows:
+        modules = {path.stem for path in (PACKAGE / room).glob("*.py")} - {"__init__"}
+        assert set(re.findall(r"`(\w+)`", text)) == modules, room
+
+
+def test_nothing_imports_a_fixture():
+    paths = [*LESSONS, *(PACKAGE / "tests").glob("*.py"), *(ROOT / "fixtures").glob("*.py")]
+    assert [
+        path.name for path in paths if re.search(r"^(from|import) fixtures", path.read_text(), re.M)
+    ] == []
 
 
 def test_modules_and_lessons_stay_small():

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmcache_tutorial.config import PROFILES, run_config
-from lmcache_tutorial.config.options import FEWEST_CHUNKS
-from lmcache_tutorial.workload import HYSTERESIS, Memory, expected, fit
+from lmcache_tutorial.settings.profiles import PROFILES
+from lmcache_tutorial.settings.run import run_config
+from lmcache_tutorial.settings.size_classes import FEWEST_CHUNKS
+from lmcache_tutorial.settings.workload import HYSTERESIS, Memory, expected, fit
 
 CLASSES = PROFILES["cpu"].classes
 LONG = [one.sizes.long for one in CLASSES]

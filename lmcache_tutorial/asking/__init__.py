@@ -1,0 +1,1 @@
+"""Requests that are measured: the meter, the first token, and who served the prompt."""

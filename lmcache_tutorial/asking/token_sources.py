@@ -1,0 +1,55 @@
+"""Who served the prompt tokens of a window: two snapshots of the counters -> their split."""
+
+from __future__ import annotations
+
+from ..quantities.records import Snapshot, TokenSources
+from ..servers.counters import CountersError
+
+
+def token_sources(before: Snapshot, after: Snapshot, *, cached_tokens: int, calls: int = 1) -> TokenSources:
+    """Split the prompt tokens of a window by who served them, and cross-check the three meters.
+
+    The engine says what came through the connector; LMCache says from which tier. LMCache looks up the
+    whole prompt, so its hit covers what the engine held itself, and at most one token a call more than the
+    engine takes (the last prompt token is always computed).
+
+    Args:
+        before: counters at the start of the window.
+        after: counters at its end; no call outside the window in between.
+        cached_tokens: the clients' own count, ``usage.prompt_tokens_details.cached_tokens``, summed.
+        calls: calls in the window.
+
+    Returns:
+        The split; its ``prompt`` is the engine's count.
+
+    Raises:
+        CountersError: the engine, ``usage`` and LMCache do not tell the same story.
+
+    >>> a = Snapshot(0, 0, 0, 0.0, 0)
+    >>> b = Snapshot(10, 32, 64, 0.1, 1, lookup_requested=96, lookup_hit_l1=96)
+    >>> token_sources(a, b, cached_tokens=96)
+    TokenSources(computed=10, engine=32, lmcache_l1=64, lmcache_l2=0)
+    """
+    computed = after.computed - before.computed
+    engine, external = after.engine - before.engine, after.external - before.external
+    hit_l1 = after.lookup_hit_l1 - before.lookup_hit_l1
+    hit_l2 = after.lookup_hit_l2 - before.lookup_hit_l2
+    seen = (
+        f"engine counters: computed {computed}, own cache {engine}, external {external}; "
+        f"usage.cached_tokens {cached_tokens}; LMCache look-ups hit {hit_l1} (L1) + {hit_l2} (L2); "
+        f"calls {calls}"
+    )
+    if min(computed, engine, external, hit_l1, hit_l2) < 0:
+        raise CountersError(
+            f"a counter went backwards: a server restarted inside the window.\n  seen  {seen}"
+        )
+    if engine + external != cached_tokens:
+        raise CountersError(f"the engine's counters and usage disagree on reused tokens.\n  seen  {seen}")
+    if external > hit_l1 + hit_l2:
+        raise CountersError(f"the engine loaded more than LMCache's look-ups found.\n  seen  {seen}")
+    if calls == 1 and not external <= max(0, hit_l1 + hit_l2 - engine) <= external + 1:
+        raise CountersError(f"LMCache's look-ups and the engine's external tokens disagree.\n  seen  {seen}")
+    if hit_l2 and engine:
+        raise CountersError(f"a split by tier needs a window where the engine held nothing.\n  seen  {seen}")
+    from_l2 = min(external, hit_l2)
+    return TokenSources(computed=computed, engine=engine, lmcache_l1=external - from_l2, lmcache_l2=from_l2)

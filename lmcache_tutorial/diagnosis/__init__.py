@@ -1,0 +1,1 @@
+"""Logs of requests: read, predicted, and what broke a prefix. Offline."""

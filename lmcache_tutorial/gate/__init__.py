@@ -1,0 +1,1 @@
+"""Figures against their bars, outcomes, and the verdict of a run."""

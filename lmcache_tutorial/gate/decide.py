@@ -1,0 +1,75 @@
+"""A measured figure held against its bar, by its whole interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median, quantiles
+
+from ..quantities.records import Interval
+
+
+class UndecidedError(Exception):
+    """A claim about times that its rounds cannot decide; the message says how much they scatter."""
+
+
+def lies_above(found: Interval, bar: float, *, scatter: Sequence[float]) -> bool:
+    """Hold a measured figure against a bar, by its whole interval.
+
+    Args:
+        found: the figure.
+        bar: what it must lie above, in the figure's unit.
+        scatter: rounds whose spread is told where they cannot decide, for example the cold ones [s].
+
+    Returns:
+        Whether the interval lies above the bar (``True``), or at or below it (``False``).
+
+    Raises:
+        UndecidedError: the bar lies within the interval.
+
+    >>> lies_above(Interval(0.9, 0.85, 0.95), 0.7, scatter=[1.0, 1.1])
+    True
+    """
+    if found.low > bar:
+        return True
+    if found.high <= bar:
+        return False
+    raise UndecidedError(
+        f"{found.value:.3f} (95 % interval {found.low:.3f} to {found.high:.3f}) cannot be told from the bar "
+        f"of {bar:g}. {_noise(scatter)}"
+    )
+
+
+def lies_within(found: Interval, tolerance: float, *, scatter: Sequence[float]) -> bool:
+    """Hold a difference against a tolerance on both sides of 0; arguments and errors as :func:`lies_above`.
+
+    >>> lies_within(Interval(0.002, 0.001, 0.004), 0.01, scatter=[1.0, 1.1])
+    True
+    """
+    if -tolerance <= found.low and found.high <= tolerance:
+        return True
+    if found.low > tolerance or found.high < -tolerance:
+        return False
+    raise UndecidedError(
+        f"a difference of {found.value:.4f} (95 % interval {found.low:.4f} to {found.high:.4f}) cannot be "
+        f"told from the tolerance of {tolerance:.4f}. {_noise(scatter)}"
+    )
+
+
+def decided(answer: bool | None, *, scatter: Sequence[float]) -> bool:
+    """Return the answer of a sequential test; without one the claim is undecided.
+
+    Raises:
+        UndecidedError: the test ended without an answer.
+    """
+    if answer is None:
+        raise UndecidedError(f"the test ended at its last round without an answer. {_noise(scatter)}")
+    return answer
+
+
+def _noise(scatter: Sequence[float]) -> str:
+    low, _, high = quantiles(scatter, n=4)
+    share = (high - low) / median(scatter)
+    return (
+        f"Half of the {len(scatter)} rounds of the same request lie {share:.0%} apart: end what else runs on "
+        "this machine, and run it again."
+    )

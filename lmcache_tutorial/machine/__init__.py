@@ -1,0 +1,1 @@
+"""This machine: processor, memory, limits of a container, a GPU, files."""

@@ -1,0 +1,1 @@
+"""Models: the small real one, shapes with random weights, folders and the hub."""

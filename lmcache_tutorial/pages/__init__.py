@@ -1,0 +1,1 @@
+"""What every page shares: templates, charts and the picture of a prefix."""

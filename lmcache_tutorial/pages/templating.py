@@ -1,0 +1,59 @@
+"""What every page shares: the template environment, and how numbers are printed. Light: no matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from ..quantities.formats import figure, percent, seconds, sequence, summary
+
+# The pages of the sets of peers, each in a file of that name.
+TITLES = {
+    "peers": "LMCache and its peers, side by side",
+    "tuning": "What makes LMCache's first token faster: predicted, changed, measured",
+}
+RANDOM_WEIGHTS = "random weights: times and hits are real, answers are noise"
+
+
+def page_environment() -> Environment:
+    """Return an environment that escapes everything and fails on what is missing."""
+    environment = Environment(
+        loader=PackageLoader("lmcache_tutorial.pages"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.globals["random_weights"] = RANDOM_WEIGHTS
+    environment.filters |= {"percent": percent, "seconds": seconds, "figure": figure}
+    environment.filters |= {"summary": summary, "sequence": sequence}
+    return environment
+
+
+def machine_words(environment: Mapping[str, Any]) -> str:
+    """Say what the run's work was fitted to; empty where the document does not tell.
+
+    >>> machine_words({"instruction_set": "AMX", "cores": 2, "dtype": "bfloat16", "prefill_tokens_s": 2130.4})
+    'AMX, 2 cores, bfloat16, prefill 2,130 tokens/s'
+    """
+    cores, rate = environment.get("cores"), environment.get("prefill_tokens_s")
+    words = [
+        environment.get("instruction_set"),
+        cores and figure(cores, "cores" if cores > 1 else "core"),
+        environment.get("dtype"),
+        rate and f"prefill {rate:,.0f} tokens/s",
+    ]
+    return ", ".join(word for word in words if word)
+
+
+def workload_words(environment: Mapping[str, Any]) -> str:
+    """Say how long the documents are and why; empty where the document does not tell.
+
+    >>> sizes = {"class": "small", "short": 1200, "medium": 2400, "long": 4800, "reason": "it is slow"}
+    >>> workload_words({"workload": sizes})
+    'documents of 1,200, 2,400 and 4,800 tokens, because it is slow'
+    """
+    workload = environment.get("workload")
+    if not workload:
+        return ""
+    short, medium, long = (figure(workload[size]) for size in ("short", "medium", "long"))
+    return f"documents of {short}, {medium} and {long} tokens, because {workload['reason']}"

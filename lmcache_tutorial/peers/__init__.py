@@ -1,0 +1,1 @@
+"""LMCache and its peers, measured side by side."""

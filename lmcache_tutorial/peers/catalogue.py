@@ -1,0 +1,167 @@
+"""The peers of LMCache: what is compared side by side, as changes of the profile's stack.
+
+The measuring is in ``rounds.py``, what follows from its samples in ``findings.py``, the page in ``page.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from typing import Any
+
+from ..settings.profiles import GPU_ENVIRONMENT, LessonSizes, StackConfig
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One way to keep KV, as changes of the profile's stack; a tuning step says what was expected of it."""
+
+    name: str
+    what: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    prediction: str = ""
+    gpu_only: bool = False
+
+    def config(self, plain: StackConfig) -> StackConfig:
+        """Apply the changes to a stack's configuration."""
+        return replace(plain, **self.changes)
+
+
+AS_IT_COMES = {
+    "block_tokens": None,
+    "chunk_tokens": 256,
+    "lmcache_arguments": (),
+    "engine_arguments": (),
+    "environment": GPU_ENVIRONMENT,
+}
+ALONE = Peer(
+    "vLLM alone",
+    "no KV outlives the engine: its cold prompts are no reuse, its second asks its own prefix cache",
+    {"offload": "none"},
+)
+TUNED = Peer("LMCache, tuned", "the profile's own settings")
+NATIVE = Peer(
+    "vLLM native offload", "vLLM's own KV offloading to memory", {"offload": "native"}, gpu_only=True
+)
+COMES = Peer("LMCache as it comes", "LMCache's and vLLM's defaults", AS_IT_COMES, gpu_only=True)
+PEERS = (ALONE, TUNED, NATIVE, COMES)
+
+
+def _tuning(name: str, prediction: str, **changes: Any) -> Peer:
+    return Peer(name, name, {**AS_IT_COMES, **changes}, prediction, gpu_only=True)
+
+
+# Each is one change of LMCache as it comes, with what was expected of it before it was run.
+TUNING = (
+    Peer(
+        "as it comes", "LMCache's and vLLM's defaults", AS_IT_COMES, "the base of this table", gpu_only=True
+    ),
+    _tuning(
+        "attention inside the CUDA graphs",
+        "what follows a hit runs as one graph instead of 33 pieces: some ms at every length, own hits too",
+        engine_arguments=("-cc.cudagraph_mode=FULL",),
+    ),
+    _tuning(
+        "blocks of 64 tokens",
+        "a quarter of the blocks to hash, allocate and copy: some ms at 60,000 tokens",
+        block_tokens=64,
+    ),
+    _tuning(
+        "chunks of 1024 tokens",
+        "a quarter of the keys to hash and look up: a few ms at 60,000 tokens; up to 1,023 tokens lost",
+        chunk_tokens=1024,
+    ),
+    _tuning(
+        "chunks of 64 tokens",
+        "no gain: up to 63 tokens left to compute instead of 255, for four times the keys, each 14 µs",
+        chunk_tokens=64,
+    ),
+    _tuning(
+        "two workers",
+        "nothing: one request keeps one worker busy",
+        lmcache_arguments=("--max-workers", "2"),
+    ),
+    Peer(
+        "the profile's settings",
+        "what the profile sets, together",
+        prediction="the sum of its steps",
+        gpu_only=True,
+    ),
+    _tuning(
+        "the engine copies",
+        "slower: its worker copies piece by piece through torch, and runs nothing else meanwhile",
+        transfer="engine_driven",
+        # Memory that grows is no shared segment, and without one KV is pickled: 4.6 s for 8,000 tokens.
+        lmcache_arguments=("--no-l1-use-lazy",),
+    ),
+    _tuning(
+        "memory pinned at once",
+        "one pinned allocation instead of pieces of 64 MiB that grow: copies a few per cent faster",
+        lmcache_arguments=("--no-l1-use-lazy",),
+    ),
+    _tuning(
+        "look-ups noticed after 1 ms",
+        "a look-up's end is noticed up to 4 ms earlier at every length",
+        lmcache_arguments=("--periodic-notifier-interval-ms", "1"),
+    ),
+    _tuning(
+        "huge pages",
+        "fewer pages to map: storing faster, loading a little",
+        environment=(*GPU_ENVIRONMENT, ("THP_MEM_ALLOC_ENABLE", "1")),
+    ),
+    _tuning(
+        "no asynchronous scheduling",
+        "the first token does not wait until the next step is scheduled: some ms at every length",
+        engine_arguments=("--no-async-scheduling",),
+    ),
+    _tuning(
+        "block hashes by xxhash",
+        "3,750 blocks hashed faster: some ms at 60,000 tokens, cold and warm",
+        engine_arguments=("--prefix-caching-hash-algo", "xxhash"),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class PeerSet:
+    """Which peers are measured, at which of the profile's lengths, in how many rounds (three or more)."""
+
+    peers: tuple[Peer, ...]
+    sizes: tuple[str, ...]
+    rounds: int
+
+
+SETS: Mapping[str, PeerSet] = {
+    "peers": PeerSet(PEERS, ("short", "medium", "long"), rounds=5),
+    "tuning": PeerSet(TUNING, ("short", "long"), rounds=3),
+}
+
+
+def settings_digest(peers: Sequence[Peer], plain: StackConfig, sizes: LessonSizes) -> str:
+    """Digest what the peers' servers start with, and the lengths that they are asked for.
+
+    Samples of other settings or lengths must not be mixed with theirs.
+    """
+    asked = (sizes, [(peer.name, peer.config(plain)) for peer in peers])
+    return sha256(repr(asked).encode()).hexdigest()[:16]
+
+
+def blocks(peers: Sequence[Peer], seats: int, measured: Container[str] = ()) -> list[list[Peer]]:
+    """Divide peers into blocks that run one after the other, each with at most ``seats`` engines at once.
+
+    The first peer sits in every block, for what changes between blocks is no peer's doing: by vLLM alone it
+    is told what storing costs, by LMCache as it comes what a tuning step changed. With one seat each runs
+    alone.
+
+    ``measured`` names the peers that an earlier run measured; the first sits beside the others once more.
+
+    >>> [[p.name for p in block] for block in blocks(PEERS, 3)]
+    [['vLLM alone', 'LMCache, tuned', 'vLLM native offload'], ['vLLM alone', 'LMCache as it comes']]
+    """
+    first, *others = peers
+    others = [peer for peer in others if peer.name not in measured]
+    if seats == 1:
+        return [[peer] for peer in (first, *others) if peer.name not in measured]
+    free = seats - 1
+    return [[first, *others[at : at + free]] for at in range(0, len(others), free)]

@@ -1,0 +1,83 @@
+"""Seats: the engines of one block of peers, side by side."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+from ..models.prepare import Model
+from ..servers.process import ServerError
+from ..settings.environment import cache_folder
+from ..settings.profiles import LessonSizes, StackConfig
+from ..settings.run import RunConfig
+from ..stack.keep import StackError
+from ..stack.needs import resources
+from ..stack.stack import Stack
+from ..stack.start import launch, wait_ready
+from .catalogue import Peer
+
+GIB = 2**30
+
+
+Seat = tuple[Peer, Stack]
+
+
+GiveUp = Callable[[Peer, Exception], None]
+"""Told of a peer that failed. If it returns, the others go on without that peer."""
+
+
+def seat_config(plain: StackConfig, peer: Peer, model: Model, sizes: LessonSizes, seat: int) -> StackConfig:
+    """Fit a peer's stack into a seat: memory for the longest prompt, and outside for two of them."""
+    kv, context = model.kv_bytes_per_token(plain.dtype), sizes.long + max(512, sizes.long // 40)
+    config = peer.config(plain)
+    engine = max(0.25, math.ceil(10 * 1.03 * context * kv / GIB) / 10)
+    kept = max(2, math.ceil(2.5 * sizes.long * kv / GIB))
+    if plain.profile == "gpu":  # engines that compile at the same time must not share one folder of results
+        folder = ("VLLM_CACHE_ROOT", str(cache_folder() / f"vllm-seat-{seat}"))
+        config = replace(config, gpu_memory_share=0.3, environment=(*config.environment, folder))
+    return replace(config, context_tokens=context, engine_memory_gib=engine, lmcache_memory_gib=kept)
+
+
+@contextmanager
+def seated(
+    run: RunConfig,
+    sizes: LessonSizes,
+    model: Model,
+    block: Sequence[Peer],
+    progress: Callable[[str], None],
+    give_up: GiveUp,
+) -> Iterator[list[Seat]]:
+    """Run the engines of one block side by side for the length of a ``with`` block.
+
+    ``give_up`` is told of a peer whose servers did not start; it has no seat then.
+
+    Raises:
+        StackError: the machine has too little for all of them.
+        ServerError: a program could not be executed; none is left running.
+    """
+    seats: list[Seat] = []
+    configs = [seat_config(run.stack, peer, model, sizes, number) for number, peer in enumerate(block)]
+    for check in resources(*configs):
+        if not check.ok:
+            together = " beside ".join(peer.name for peer in block)
+            raise StackError(
+                f"{check.name} is too small for {together}: {check.seen}.\nTo fix: {check.remedy}"
+            )
+    with ExitStack() as opened:  # closes every one, also where closing another fails
+        for peer, config in zip(block, configs, strict=True):
+            logs = run.report_dir / "logs" / peer.name.replace(" ", "-").replace(",", "")
+            stack = launch(config, model, logs, progress)
+            opened.callback(stack.close)
+            seats.append((peer, stack))
+        progress(f"peers: starting {' beside '.join(peer.name for peer in block)}")
+        started = time.monotonic()
+        for peer, stack in list(seats):
+            try:
+                wait_ready(stack, since=started)
+            except ServerError as error:
+                give_up(peer, error)
+                seats.remove((peer, stack))
+        yield seats

@@ -1,0 +1,1 @@
+"""Prompts: documents, chat templates, segments, and where two prompts part."""

@@ -1,0 +1,1 @@
+"""Quantities: records of what was measured, predictions, statistics, and how numbers are printed."""

@@ -1,0 +1,1 @@
+"""results.json, the report's page, and the summaries made from them."""

@@ -1,0 +1,58 @@
+"""What a run's document says of the machine, the packages and the work."""
+
+from __future__ import annotations
+
+import platform
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..machine.checks import gpu, instruction_set_here, processor, usable_cores
+from ..models.shapes import SHAPES
+from ..settings.environment import machine_memory_gib
+from ..settings.packages import ENGINES, PACKAGES
+from ..settings.run import RunConfig
+from ..settings.workload import Workload
+
+OPTIONAL = ("fastokens",)
+
+
+def environment(run: RunConfig) -> dict[str, Any]:
+    """Describe the machine and the packages; the stack's part follows when it runs."""
+    packages = {}
+    for name in (ENGINES[run.stack.profile], *PACKAGES):
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            packages[name] = "not installed"
+    device = f"{gpu()}; " if run.stack.profile == "gpu" else ""
+    for name in OPTIONAL:  # one that lies on PYTHONPATH has no version
+        with suppress(metadata.PackageNotFoundError):
+            packages[name] = metadata.version(name)
+    memory = machine_memory_gib()
+    return {
+        "hardware": f"{device}{processor()}, {usable_cores()} cores, {memory:.0f} GiB",
+        "python": platform.python_version(),
+        "packages": packages,
+        "model": Path(run.stack.model).name if Path(run.stack.model).is_dir() else run.stack.model,
+        "weights": "random" if run.stack.model in SHAPES else "real",
+        "profile": run.stack.profile,
+        "instruction_set": instruction_set_here(),
+        "cores": usable_cores(),
+        "dtype": run.stack.dtype,
+        "prefill_tokens_s": None,
+        "stack": {},
+    }
+
+
+def workload_document(workload: Workload, dtype_reason: str, dtype: str) -> dict[str, Any]:
+    """Tell the sizes of a stack's documents, and why they and the number format were chosen."""
+    sizes = workload.sizes
+    return {
+        "class": f"{sizes.long:,} tokens",
+        "short": sizes.short,
+        "medium": sizes.medium,
+        "long": sizes.long,
+        "reason": f"{workload.reason}; {dtype}, since {dtype_reason}",
+    }

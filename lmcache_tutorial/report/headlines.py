@@ -1,0 +1,127 @@
+"""The headlines of reference runs, from their files into a README: lessons by run, then the peers."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..machine.files import write_atomically
+from ..pages.templating import RANDOM_WEIGHTS, machine_words
+from ..quantities.formats import percent, seconds
+from ..quantities.sources import served_by
+
+FIX = "To fix: name the results.json of a run, as it lies in its report folder"
+BEGIN, END = "<!-- headlines -->", "<!-- /headlines -->"
+
+
+class HeadlinesError(ValueError):
+    """A file is no results.json, or the README has no place for headlines."""
+
+
+def headlines(files: Sequence[Path], readme: Path) -> str:
+    """Build the Markdown: for each run its machine, a link to its report, and each lesson's figures.
+
+    Args:
+        files: results.json of each run; peers.json is read where it lies beside one.
+        readme: where the text will stand; links are relative to it.
+
+    Raises:
+        HeadlinesError: a file cannot be read as results.json, or peers.json beside it.
+    """
+    parts = []
+    for file in files:
+        try:
+            parts.append(_run(file, Path(os.path.relpath(file.parent, readme.parent))))
+        except (OSError, ValueError) as error:
+            raise HeadlinesError(f"{file} is no results.json: {error}\n{FIX}") from None
+        except (KeyError, TypeError, AttributeError, StopIteration, IndexError) as error:
+            raise HeadlinesError(
+                f"{file} is no results.json, or peers.json beside it none of ours: "
+                f"{type(error).__name__} {error}\n{FIX}"
+            ) from None
+    return "\n\n".join(parts)
+
+
+def into(readme: Path, text: str) -> None:
+    """Put the text between the markers of a README.
+
+    Raises:
+        HeadlinesError: the markers are not there, once each and in order; or it cannot be read or written.
+    """
+    try:
+        written = readme.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _no_place(readme, "read", error) from None
+    before, begin, rest = written.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise HeadlinesError(
+            f"{readme} has no place for headlines.\nTo fix: put {BEGIN} and {END} on lines of their own."
+        )
+    try:
+        write_atomically(readme, f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+    except OSError as error:
+        raise _no_place(readme, "written", error) from None
+
+
+def _no_place(readme: Path, act: str, error: OSError | UnicodeDecodeError) -> HeadlinesError:
+    why = (error.strerror if isinstance(error, OSError) else None) or error
+    return HeadlinesError(
+        f"{readme} cannot be {act}: {why}.\nTo fix: name a README that is there, with --into README.md"
+    )
+
+
+def _run(file: Path, folder: Path) -> str:
+    run = json.loads(file.read_text())
+    environment, lessons = run["environment"], run["lessons"]
+    weights = f" with {RANDOM_WEIGHTS}" if environment["weights"] == "random" else ""
+    packages = environment["packages"]
+    engine = next(name for name in packages if name.startswith("vllm"))
+    versions = f"{engine} {packages[engine]}, lmcache {packages['lmcache']}"
+    lines = [
+        f"**{environment['hardware']}** ({machine_words(environment)}): {environment['model']}{weights}. "
+        f"{versions}; {seconds(run['duration_s'])}, "
+        f"[{run['verdict']}]({folder / 'index.html'}) ([results.json]({folder / 'results.json'})).",
+        "",
+        "| lesson | outcome | hit rate | served by | TTFT drop | 95 % interval | time |",
+        "|---|---|---|---|---|---|---|",
+        *(_lesson(lesson) for lesson in lessons),
+    ]
+    peers = file.with_name("peers.json")
+    if peers.is_file():
+        lines += ["", *_peers(json.loads(peers.read_text()), folder)]
+    return "\n".join(lines)
+
+
+def _lesson(lesson: Mapping[str, Any]) -> str:
+    head = lesson["headline"]
+    drop, interval = "–", "–"
+    if "ttft_drop" in head:
+        drop = percent(head["ttft_drop"])
+        interval = f"{percent(head['ttft_drop_low'])} to {percent(head['ttft_drop_high'])}"
+    outcome = lesson["outcome"].replace("_", " ")
+    rate, served = percent(head.get("hit_rate")), served_by(head.get("tokens"))
+    cells = [lesson["title"], outcome, rate, served, drop, interval, seconds(lesson["duration_s"])]
+    return f"| {' | '.join(cells)} |"
+
+
+def _peers(peers: Mapping[str, Any], folder: Path) -> list[str]:
+    lengths = sorted({row["tokens"] for row in peers["rows"]})
+    columns = " | ".join(f"{tokens:,} tokens" for tokens in lengths)
+    lines = [
+        f"TTFT of [the peers, side by side]({folder / 'peers.html'}) in ms, medians (prompts of token ids):",
+        "",
+        f"| peer | {columns} |",
+        "|---" * (len(lengths) + 1) + "|",
+    ]
+    arms = {"cold": "no reuse (cold)", "engine": "its own prefix cache", "outside": "from outside the engine"}
+    for peer in dict.fromkeys(row["peer"] for row in peers["rows"]):
+        rows = {row["tokens"]: row for row in peers["rows"] if row["peer"] == peer}
+        for arm, words in arms.items():
+            if (peer == "vLLM alone") == (arm != "outside"):
+                cells = [f"{rows[n][arm]['value'] * 1000:,.0f}" if rows[n][arm] else "–" for n in lengths]
+                lines.append(f"| {peer}, {words} | {' | '.join(cells)} |")
+    return lines

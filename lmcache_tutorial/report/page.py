@@ -1,0 +1,83 @@
+"""results.json -> one self-contained HTML page. Every number on it comes from the document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from types import MappingProxyType
+from typing import Any
+
+from ..machine.files import write_atomically
+from ..pages.charts import caption, draw, legend
+from ..pages.templating import TITLES, machine_words, page_environment, workload_words
+from ..quantities.sources import SOURCES, served_by
+
+OUTCOME_WORDS = {
+    "passed": "passed",
+    "failed": "failed",
+    "error": "error",
+    "undecided": "undecided",
+    "skipped": "skipped",
+    "not_run": "not run",
+    "incomplete": "incomplete",
+}
+
+
+def render(results: Mapping[str, Any], pages: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Build the page: no script, no network, everything that a run said escaped.
+
+    Args:
+        results: a document of the results.json contract.
+        pages: file name -> title of the pages beside this one.
+
+    Returns:
+        HTML text, well under 2 MB.
+    """
+    page = page_environment()
+    page.globals |= {
+        "draw": draw,
+        "caption": caption,
+        "legend": legend,
+        "machine_words": machine_words,
+        "workload_words": workload_words,
+        "waterfall": waterfall,
+        "holds": holds,
+        "median": median,
+        "sources": SOURCES,
+        "served_by": served_by,
+    }
+    page.filters["word"] = OUTCOME_WORDS.__getitem__
+    return page.get_template("report.html.jinja").render(run=results, pages=pages)
+
+
+def write_report(results: Mapping[str, Any], path: Path) -> None:
+    """Render the page, with links to those that lie beside it, and write it, atomically."""
+    beside = {f"{name}.html": title for name, title in TITLES.items()}
+    pages = {name: title for name, title in beside.items() if path.with_name(name).is_file()}
+    write_atomically(path, render(results, pages))
+
+
+def holds(prediction: Mapping[str, Any]) -> bool:
+    """Tell whether a prediction in whole units came out exactly, in every round."""
+    return bool(prediction["predicted"] == prediction["measured"])
+
+
+def waterfall(spans: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Place spans on a common axis: left edge, width and first token in per cent of the trace."""
+    total = max((span["start_s"] + span["duration_s"] for span in spans), default=0) or 1
+    depth: dict[str, int] = {}
+    rows = []
+    for span in spans:
+        depth[span["span_id"]] = depth.get(span["parent_id"], -1) + 1
+        ttft = span["ttft_s"]
+        rows.append(
+            {
+                **span,
+                "depth": depth[span["span_id"]],
+                "left": 100 * span["start_s"] / total,
+                "width": max(0.4, 100 * span["duration_s"] / total),
+                "first": None if ttft is None else 100 * ttft / total,
+            }
+        )
+    return rows

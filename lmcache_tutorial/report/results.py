@@ -1,0 +1,285 @@
+"""What a run found, as data: the lessons' own reports, collected into the results.json contract."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from ..diagnosis.result import Diagnosis
+from ..gate.verdict import verdict, worst
+from ..lessons.header import LessonHeader
+from ..machine.files import write_atomically
+from ..prompts.layout import Layout
+from ..prompts.parting import prefix_chart
+from ..quantities.records import Interval, SpanRecord, TokenSources
+from ..quantities.sources import SOURCES, checked
+from ..quantities.statistics import total
+from ..settings.bars import Thresholds
+
+SCHEMA_VERSION = 2
+CONVERTED = "converted from schema 1"
+
+
+@dataclass
+class LessonReport:
+    """What one lesson shows. A lesson adds to it; nothing is printed or drawn here."""
+
+    id: str
+    header: LessonHeader
+    predictions: list[dict[str, Any]] = field(default_factory=list)
+    measurements: list[dict[str, Any]] = field(default_factory=list)
+    charts: list[dict[str, Any]] = field(default_factory=list)
+    traces: list[dict[str, Any]] = field(default_factory=list)
+    diagnoses: list[dict[str, Any]] = field(default_factory=list)
+    headline_figures: dict[str, Any] = field(default_factory=dict)
+
+    def compare(
+        self,
+        name: str,
+        *,
+        predicted: Sequence[float],
+        measured: Sequence[float],
+        unit: str = "tokens",
+        sequence: bool = False,
+    ) -> None:
+        """Put predictions beside what was measured, one value a round.
+
+        ``sequence`` shows every value in its order, where the order is what the lesson teaches; else the
+        table shows the range of the rounds.
+        """
+        both = {"predicted": list(predicted), "measured": list(measured)}
+        self.predictions.append({"name": name, "unit": unit, "sequence": sequence, **both})
+
+    def measure(self, name: str, *, arm: str, values: Sequence[float], unit: str = "s") -> None:
+        """Keep the values of one arm, one a round."""
+        self.measurements.append({"name": name, "unit": unit, "arm": arm, "values": list(values)})
+
+    def served(
+        self,
+        name: str,
+        arms: Mapping[str, Sequence[TokenSources]],
+        *,
+        calls: Mapping[str, int] | None = None,
+    ) -> None:
+        """Chart who served the prompt tokens of each arm, front to end: the mean of one request.
+
+        Args:
+            name: the chart's title.
+            arms: arm -> the tokens of each of its windows.
+            calls: arm -> the requests in all its windows, where a window holds more than one (a turn of an
+                agent, calls side by side); without it each window is one request.
+        """
+        rows: list[list[Any]] = []
+        for arm, windows in arms.items():
+            requests = calls[arm] if calls else len(windows)
+            tokens = asdict(total(windows))
+            rows.append([arm, requests, *(tokens[key] / requests for key in SOURCES)])
+        columns = ["arm", "requests", *SOURCES.values()]
+        self.chart(name, kind="served", columns=columns, rows=rows, axis="prompt tokens of one request, mean")
+
+    def headline(
+        self,
+        *,
+        hit_rate: float | None = None,
+        static_hit_rate: float | None = None,
+        ttft_drop: Interval | None = None,
+        tokens: TokenSources | None = None,
+    ) -> None:
+        """State the lesson's figures for the summary line; fractions of 1, tokens of the warm window."""
+        figures: dict[str, Any] = {"hit_rate": hit_rate, "static_hit_rate": static_hit_rate}
+        if ttft_drop:
+            figures |= {
+                "ttft_drop": ttft_drop.value, "ttft_drop_low": ttft_drop.low, "ttft_drop_high": ttft_drop.high
+            }  # fmt: skip
+        if tokens:
+            figures["tokens"] = asdict(tokens)
+        self.headline_figures |= {name: value for name, value in figures.items() if value is not None}
+
+    def rounds(
+        self,
+        name: str,
+        arms: Mapping[str, Sequence[float]],
+        *,
+        unit: str = "s",
+        served_by: Mapping[str, str] | None = None,
+    ) -> None:
+        """Keep the values of several arms, one a round, and chart them: every round a dot.
+
+        ``served_by`` says of each arm who served its tokens; see :meth:`chart`.
+        """
+        for arm, values in arms.items():
+            self.measure(name, arm=arm, values=values, unit=unit)
+        rows = [(arm, value) for arm, values in arms.items() for value in values]
+        axis = f"{name} [{unit}]"
+        self.chart(name, kind="rounds", columns=["arm", axis], rows=rows, axis=axis, served_by=served_by)
+
+    def chart(
+        self,
+        name: str,
+        *,
+        kind: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        axis: str,
+        served_by: Mapping[str, str] | None = None,
+        caption: str = "",
+    ) -> None:
+        """Add a chart by its data.
+
+        Args:
+            name: the chart's title.
+            kind: a key of :data:`plotting.KINDS`.
+            columns: what each place of a row holds, with its unit.
+            rows: the data, at least one row.
+            axis: what the horizontal axis shows, with its unit.
+            served_by: series, arm or part -> who served it, a key of :data:`sources.KEYS`. It decides the
+                colour, so that a colour means one thing on every chart; what is not stated is neutral.
+            caption: what bar, dot and line are, where the words that the kind has for it do not say enough.
+        """
+        data = [list(row) for row in rows]
+        series = {"growth": [row[-1] for row in data], "parts": columns[1:]}
+        drawn = dict.fromkeys(series.get(kind, [row[0] for row in data]))
+        chart: dict[str, Any] = {"name": name, "kind": kind, "axis": axis, "columns": list(columns)}
+        chart |= {"rows": data, "served_by": checked(served_by or {}, drawn, name)}
+        if caption:
+            chart["caption"] = caption
+        self.charts.append(chart)
+
+    def prefix(self, name: str, first: Layout, second: Layout, *, block: int, chunk: int) -> None:
+        """Draw two prompts one above the other: where they part, and which blocks and chunks that costs.
+
+        Args:
+            name: the chart's title.
+            first: the prompt whose KV is kept, laid out.
+            second: the prompt that is asked next.
+            block: tokens of the engine's KV block.
+            chunk: tokens of LMCache's chunk.
+        """
+        self.charts.append({"name": name, **prefix_chart(first, second, block=block, chunk=chunk)})
+
+    def diagnosis(self, name: str, found: Diagnosis) -> None:
+        """Show a diagnosis: the predicted hit rate before and after, and where the prefix breaks."""
+        self.diagnoses.append({"name": name, **found.document()})
+
+    def trace(self, name: str, trace_id: str, spans: Sequence[SpanRecord]) -> None:
+        """Show one turn's trace as a waterfall."""
+        self.traces.append({"id": trace_id, "name": name, "spans": [asdict(span) for span in spans]})
+
+
+@dataclass
+class Claim:
+    """One test of a lesson: its sentence and how it went."""
+
+    name: str
+    outcome: str = "not_run"
+    message: str | None = None
+    duration_s: float = 0.0
+
+
+@dataclass
+class RunRecord:
+    """Everything that one run collects; becomes results.json."""
+
+    thresholds: Thresholds
+    lessons: dict[str, LessonReport] = field(default_factory=dict)
+    claims: dict[str, dict[str, Claim]] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    started: float = field(default_factory=time.time)
+    interrupted: bool = False
+
+    def select(self, lesson: str, header: LessonHeader, node_id: str, name: str) -> None:
+        """Note a claim that is to run."""
+        self.lessons.setdefault(lesson, LessonReport(lesson, header))
+        self.claims.setdefault(lesson, {})[node_id] = Claim(name)
+
+    def claim(self, node_id: str) -> Claim | None:
+        """Find a selected claim."""
+        return next((claims[node_id] for claims in self.claims.values() if node_id in claims), None)
+
+    def results(self) -> dict[str, Any]:
+        """Build the document of the results.json contract (schema 2)."""
+        judged = verdict({name: [c.outcome for c in claims.values()] for name, claims in self.claims.items()})
+        return {
+            "schema": SCHEMA_VERSION,
+            "started": datetime.fromtimestamp(self.started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "duration_s": round(time.time() - self.started, 3),
+            "environment": self.environment,
+            "thresholds": asdict(self.thresholds),
+            "verdict": judged,
+            "interrupted": self.interrupted,
+            "lessons": [self._lesson(name) for name in sorted(self.lessons)],
+        }
+
+    def _lesson(self, name: str) -> dict[str, Any]:
+        lesson, claims = self.lessons[name], list(self.claims[name].values())
+        outcome = worst([claim.outcome for claim in claims])
+        reason = next((c.message for c in claims if c.outcome == outcome and c.message), None)
+        return {
+            "id": name,
+            "title": lesson.header.title,
+            "question": lesson.header.fields["Question"],
+            "you_will_see": lesson.header.fields["You will see"],
+            "outcome": outcome,
+            "reason": reason if outcome != "passed" else None,
+            "duration_s": round(sum(claim.duration_s for claim in claims), 3),
+            "claims": [{"name": c.name, "outcome": c.outcome, "message": c.message} for c in claims],
+            "headline": lesson.headline_figures,
+            "predictions": lesson.predictions,
+            "measurements": lesson.measurements,
+            "charts": lesson.charts,
+            "traces": lesson.traces,
+            "diagnoses": lesson.diagnoses,
+        }
+
+
+def upgrade(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert a document of schema 1 to schema 2, and note it; one of schema 2 is returned as it is.
+
+    Only what the old document tells is set: the number format from the engine's command line and the cores
+    from the description of the hardware. What it does not tell stays absent.
+
+    Raises:
+        ValueError: the document has another schema.
+    """
+    new: dict[str, Any] = copy.deepcopy(dict(document))
+    if new["schema"] == SCHEMA_VERSION:
+        return new
+    if new["schema"] != 1:
+        raise ValueError(f"only schema 1 can be converted to schema {SCHEMA_VERSION}; got {new['schema']}")
+    new["schema"] = SCHEMA_VERSION
+    environment = new["environment"]
+    command = environment["stack"].get("vllm", {"command": []})["command"]
+    if "--dtype" in command:
+        environment["dtype"] = command[command.index("--dtype") + 1]
+    if cores := re.search(r"(\d+) cores", environment["hardware"]):
+        environment["cores"] = int(cores[1])
+    new["notes"] = [*new.get("notes", []), CONVERTED]
+    return new
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of results.json that ships with the package."""
+    text = resources.files(__package__).joinpath("results.schema.json").read_text()
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def write_results(results: Mapping[str, Any], path: Path) -> None:
+    """Check a document against the schema and write it, atomically.
+
+    Raises:
+        jsonschema.ValidationError: it breaks the contract: a defect of this suite.
+    """
+    plain = json.loads(json.dumps(results, allow_nan=False))
+    jsonschema.validate(plain, schema())
+    write_atomically(path, json.dumps(plain, indent=1) + "\n")

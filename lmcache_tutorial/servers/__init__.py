@@ -1,0 +1,1 @@
+"""Server programs: one module a program, and the processes that they run in."""

@@ -1,0 +1,1 @@
+"""What a run was asked to do, and what fits this machine. The only reader of the environment."""

@@ -1,0 +1,44 @@
+"""Paths that a user names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .errors import ConfigError
+
+
+def user_path(option: str, text: str | Path) -> Path:
+    """Read a path as a shell would: ``~`` is the user's home, also behind an ``=``, where shells leave it.
+
+    >>> user_path("--report-dir", "reports")
+    PosixPath('reports')
+
+    Raises:
+        ConfigError: it names the home of nobody.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"{option} is {str(text)!r}, but no user of that name has a home here.\n"
+            f"To fix: write the path without ~"
+        ) from None
+
+
+def writable_folder(path: Path) -> None:
+    """Make a folder and prove that a file can be written into it.
+
+    Raises:
+        ConfigError: it cannot be made or written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".write-test-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"--report-dir {path} cannot be written: {error.strerror or error}.\n"
+            f"To fix: name a folder of yours, for example --report-dir=reports"
+        ) from None

@@ -1,0 +1,356 @@
+"""Open a stack: reuse the kept one if it matches, else start servers; keep them if asked; take them down.
+
+The state file names the servers and what they were started for; a lock beside it is held by whoever uses
+them, so that two runs never share counters.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+from ..machine.checks import instruction_set_here, processor
+from ..machine.files import write_atomically
+from ..models.prepare import Model, ModelError, prepare
+from ..servers.process import Server, ServerRecord, is_supervisor
+from ..settings.environment import cache_folder
+from ..settings.packages import ENGINES
+from ..settings.profiles import LessonSizes, StackConfig
+from ..settings.run import RunConfig
+from ..settings.workload import Memory, Workload, fit
+from .needs import resources
+from .stack import Progress, Stack
+from .start import launch, wait_ready
+from .statements import differences
+
+LMCACHE_FILLS = 0.8  # of its memory, before it evicts
+FIX_DOWN = "To fix: lmcache-tutorial down"
+STATE_SCHEMA = 3  # of the state file; raise it whenever what stands in it changes
+
+
+class StackError(RuntimeError):
+    """A stack cannot be opened; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class KeptState:
+    """What the state file says: which servers are kept, and what they were started for."""
+
+    identity: str
+    config: Mapping[str, Any]
+    lmcache_http: str | None
+    engine_is_whole: bool
+    workload: Workload
+    servers: tuple[ServerRecord, ...]
+
+
+def open_stack(run: RunConfig, progress: Progress = print) -> Stack:
+    """Return a ready stack for a configuration: the kept one where it matches, else a new one.
+
+    Args:
+        run: the configuration; with ``keep_stack`` the servers outlive this process.
+        progress: told what happens, a line at a time.
+
+    Raises:
+        StackError: the kept stack does not match, is in use or was written down by another version of this
+            suite, or the machine lacks something.
+        ServerError: a server did not start; nothing is left running.
+        ModelError: the model cannot be had.
+    """
+    model = prepare(run.stack.model, progress)
+    lease = _lock()
+    try:
+        if lease is None:
+            if run.keep_stack:
+                raise StackError(
+                    f"{_who_holds_the_lock()}: a second one cannot be kept beside it.\n"
+                    f"  checked  {_lock_file()}\n"
+                    f"To fix: wait for that run, or leave --keep-stack out"
+                )
+            progress(f"stack: {_who_holds_the_lock()}; starting one of our own")
+        elif servers := _living_servers():
+            return _reuse(run, model, servers, lease, progress)
+        elif not run.keep_stack:
+            lease.close()  # a stack of our own is nobody else's business
+        stack = _start(run, model, progress)
+    except BaseException:
+        if lease:
+            lease.close()
+        raise
+    if run.keep_stack:
+        stack.lease = lease
+        _keep_or_close(stack)
+    return stack
+
+
+def take_down(progress: Progress = print) -> None:
+    """Stop the kept stack, if there is one.
+
+    Raises:
+        StackError: a run is using it, or another version of this suite wrote it down.
+        ServerError: a server did not stop; the others are stopped all the same.
+    """
+    lease = _lock()
+    if lease is None:
+        raise StackError(
+            f"{_who_holds_the_lock()}.\n"
+            f"  checked  {_lock_file()}\n"
+            f"To fix: wait for that run, or stop it, and call again"
+        )
+    with lease:
+        with ExitStack() as stopping:  # stops each, also where another does not stop; the last named first
+            for server in reversed(_living_servers().values()):
+                stopping.callback(_stop, server, progress)
+        state_file().unlink(missing_ok=True)
+
+
+def _stop(server: Server, progress: Progress) -> None:
+    server.stop()
+    progress(f"stack: {server.record.name} stopped")
+
+
+def kept_servers() -> dict[str, Server]:
+    """Return the kept servers that still run, by name; empty without a kept stack.
+
+    Raises:
+        StackError: another version of this suite wrote it down.
+    """
+    return _living_servers()
+
+
+def state_file() -> Path:
+    """Where the kept stack is written down."""
+    return cache_folder() / "kept" / "stack.json"
+
+
+def identity(config: StackConfig, model: Model) -> str:
+    """Hash what must match before a stack is reused: configuration, package versions, model.
+
+    Raises:
+        StackError: a package is not installed.
+    """
+    try:
+        names = (ENGINES[config.profile], "lmcache", "torch")
+        versions = [f"{name} {metadata.version(name)}" for name in names]
+    except metadata.PackageNotFoundError as error:
+        raise StackError(
+            f"a stack of the profile {config.profile} cannot be kept: {error.name} is not installed.\n"
+            f"To fix: lmcache-tutorial doctor --stack {config.profile}"
+        ) from None
+    text = json.dumps([asdict(config), versions, model.digest, str(model.folder)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _start(run: RunConfig, model: Model, progress: Progress) -> Stack:
+    for check in resources(run.stack):
+        if not check.ok:
+            raise StackError(f"{check.name} is too small: {check.seen}.\nTo fix: {check.remedy}")
+    with suppress(ModelError):
+        sizes = run.classes[-1].sizes
+        kv_bytes = sizes.rounds * sizes.long * model.kv_bytes_per_token(run.stack.dtype)
+        kept_gib = kv_bytes / LMCACHE_FILLS / 2**30
+        if run.stack.lmcache_memory_gib < kept_gib:
+            progress(
+                f"stack: LMCache has {run.stack.lmcache_memory_gib:g} GiB; lesson 3 keeps its prompts in "
+                f"{kept_gib:.0f} GiB, and will miss what is evicted (--lmcache-memory-gib={kept_gib:.0f})"
+            )
+    logs = state_file().parent / "logs" if run.keep_stack else run.report_dir / "logs"
+    stack = launch(run.stack, model, logs, progress)
+    about = "about 35 s on 2 cores" if run.stack.profile == "cpu" else "up to 3 minutes the first time"
+    progress(f"stack: starting LMCache and vLLM side by side ({about})")
+    wait_ready(stack)
+    try:
+        _check_statements(stack, f"To fix: look at {stack.engine.record.log}, and lmcache-tutorial doctor")
+        stack.workload = _measured_workload(run, model, stack)
+    except BaseException:
+        stack.close()
+        raise
+    return stack
+
+
+def _check_statements(stack: Stack, fix: str) -> None:
+    """Refuse a stack whose servers state something else than the configuration says."""
+    if different := list(differences(stack)):
+        raise StackError(f"{'; '.join(different)}.\n{fix}")
+
+
+def _measured_workload(run: RunConfig, model: Model, stack: Stack) -> Workload:
+    """Warm the engine up, and choose the sizes of the documents by the rate that this took."""
+    memory = class_memory(run.stack, model)
+    workload = fit(run.classes, stack.warm_up(), memory.last())
+    memory.keep(workload)
+    sizes = workload.sizes
+    stack.progress(
+        f"stack: prefill {workload.prefill_tokens_s:,.0f} tokens/s in {run.stack.dtype}; documents of "
+        f"{sizes.short:,}, {sizes.medium:,} and {sizes.long:,} tokens: {workload.reason}"
+    )
+    return workload
+
+
+def class_memory(config: StackConfig, model: Model) -> Memory:
+    """Return what remembers the size class of such a stack on this machine."""
+    threads = dict(config.environment).get("OMP_NUM_THREADS", "")
+    parts = [processor(), instruction_set_here(), config.profile, config.dtype, threads, model.digest]
+    return Memory(cache_folder() / "size-classes.json", parts)
+
+
+def _keep(stack: Stack) -> None:
+    """Write the servers down, then hand them over: one that outlives its run must be known to ``down``."""
+    state = {
+        "schema": STATE_SCHEMA,
+        "identity": identity(stack.config, stack.model),
+        "config": asdict(stack.config),
+        "lmcache_http": stack.lmcache_http,
+        "engine_is_whole": stack.engine_has_lmcache,
+        "workload": asdict(stack.workload) if stack.workload else None,
+        "servers": [server.state() for server in stack.servers],
+    }
+    try:
+        write_atomically(state_file(), json.dumps(state, indent=1))
+    except OSError as error:
+        raise StackError(
+            f"the stack cannot be kept, because its state file cannot be written: {error.strerror}.\n"
+            f"  checked  {state_file()}\n"
+            f"To fix: make room there, or set LMCACHE_TUTORIAL_CACHE to another folder"
+        ) from error
+    for server in stack.servers:
+        server.keep()
+
+
+def _keep_or_close(stack: Stack) -> None:
+    """Keep a stack that has just been started; where that fails, stop its servers and let go of the lock."""
+    try:
+        stack.on_restart = _keep
+        _keep(stack)
+        stack.kept = True
+    except BaseException:
+        stack.close()
+        raise
+
+
+def _read() -> KeptState | None:
+    """Read the state file; ``None`` if there is none.
+
+    Raises:
+        StackError: it cannot be read, or another version of this suite wrote it.
+    """
+    try:
+        state = json.loads(state_file().read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise _unreadable(str(error), {}) from None
+    try:
+        if state["schema"] != STATE_SCHEMA:
+            raise _unreadable(f"schema {state['schema']}, where this version writes {STATE_SCHEMA}", state)
+        records = [ServerRecord(**{**each, "command": tuple(each["command"])}) for each in state["servers"]]
+        return KeptState(
+            identity=state["identity"],
+            config=dict(state["config"]),
+            lmcache_http=state["lmcache_http"],
+            engine_is_whole=state["engine_is_whole"],
+            workload=Workload(**{**state["workload"], "sizes": LessonSizes(**state["workload"]["sizes"])}),
+            servers=tuple(records),
+        )
+    except KeyError as error:
+        raise _unreadable(f"no {error} in it", state) from None
+    except (TypeError, ValueError) as error:
+        raise _unreadable(str(error), state) from None
+
+
+def _unreadable(seen: str, state: Any) -> StackError:
+    """Build the error for a state file that this version does not understand, with what still runs of it."""
+    running = []
+    with suppress(AttributeError, KeyError, TypeError):
+        running = [each["supervisor"] for each in state["servers"] if is_supervisor(each["supervisor"])]
+    by_hand = f"stop it by hand: kill {' '.join(map(str, running))}; rm {state_file()}"
+    return StackError(
+        f"the kept stack's state file was damaged, or written by another version of this suite.\n"
+        f"  seen     {seen}\n"
+        f"  checked  {state_file()}\n"
+        f"To fix, either:\n"
+        f"  - call `lmcache-tutorial down` of the version that started it\n"
+        f"  - {by_hand if running else f'remove the file, if nothing of it runs any more: rm {state_file()}'}"
+    )
+
+
+def _living_servers() -> dict[str, Server]:
+    state = _read()
+    attached = [Server.attach(record) for record in state.servers] if state else []
+    return {server.record.name: server for server in attached if server}
+
+
+def _reuse(
+    run: RunConfig, model: Model, servers: dict[str, Server], lease: IO[str], progress: Progress
+) -> Stack:
+    state = _read()
+    assert state  # servers were found in it
+    if len(servers) < 2 or state.identity != identity(run.stack, model):
+        what = _mismatch(state, servers, run.stack)
+        raise StackError(f"a kept stack is running, but it {what}.\n  checked  {state_file()}\n{FIX_DOWN}")
+    progress(f"stack: reusing the kept stack at {servers['vllm'].url}")
+    stack = Stack(
+        run.stack, model, servers["vllm"], servers["lmcache"], state.lmcache_http, progress,
+        on_restart=_keep, lease=lease, kept=True,
+    )  # fmt: skip
+    if not (stack.lmcache_answers() and stack.engine_answers()):
+        raise StackError(
+            f"the kept stack runs but does not answer.\n  checked  {stack.engine.url}\n{FIX_DOWN}"
+        )
+    if not state.engine_is_whole:  # a run was cut off in a control without LMCache
+        stack.restart_engine()
+    _check_statements(stack, FIX_DOWN)
+    stack.workload = state.workload
+    return stack
+
+
+def _mismatch(state: KeptState, servers: dict[str, Server], config: StackConfig) -> str:
+    if len(servers) < 2:
+        return f"is not whole (only {', '.join(servers)} runs)"
+    changed = [
+        name
+        for name, value in json.loads(json.dumps(asdict(config))).items()
+        if state.config.get(name) != value
+    ]
+    return (
+        f"was started with another {', '.join(changed)}" if changed else "has other packages or another model"
+    )
+
+
+def _lock_file() -> Path:
+    return state_file().parent / "lock"
+
+
+def _who_holds_the_lock() -> str:
+    kept = "the kept stack is in use by another run"
+    return kept if _living_servers() else "another run is starting a stack that it will keep"
+
+
+def _lock() -> IO[str] | None:
+    """Take the lock beside the state file; ``None`` if somebody holds it.
+
+    Raises:
+        StackError: the folder cannot be written.
+    """
+    try:
+        state_file().parent.mkdir(parents=True, exist_ok=True)
+        handle = _lock_file().open("w")
+    except OSError as error:
+        raise StackError(
+            f"the folder of kept stacks cannot be written: {error.strerror}.\n"
+            f"  checked  {_lock_file()}\n"
+            f"To fix: set LMCACHE_TUTORIAL_CACHE to a folder of yours"
+        ) from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        return None
+    return handle

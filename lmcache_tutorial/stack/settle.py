@@ -1,0 +1,111 @@
+"""Wait until both servers have taken in what was asked of them: counting and storing trail answering."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from ..quantities.records import Snapshot
+from ..servers.counters import LOOKED_UP, STORED, CountersError
+
+SETTLE_LIMIT_S = 30.0  # storing 60,000 tokens takes a second
+STILL_S = 1.0
+
+
+def counted(
+    read: Callable[[], Snapshot], since: Snapshot, prompts: Sequence[int], *, chunk: int | None
+) -> Snapshot:
+    """Wait until calls stand in the counters of both servers; return the counters then.
+
+    The engine adds a prompt when it logs the step that finished it, LMCache when its event queue is drained.
+
+    Args:
+        read: reads the counters.
+        since: the counters before the calls.
+        prompts: the prompt tokens of each call, from ``usage``.
+        chunk: LMCache's chunk [tokens]; ``None`` where the engine runs without it.
+
+    Raises:
+        CountersError: the calls were not counted within 30 s, or more was counted than was asked: somebody
+            else uses this engine, and nobody could tell whose tokens are whose.
+    """
+    deadline = time.monotonic() + SETTLE_LIMIT_S
+    looked_up = sum(prompt // chunk * chunk for prompt in prompts) if chunk else 0
+    while True:
+        now = read()
+        engine, lmcache = now.prompt - since.prompt, now.lookup_requested - since.lookup_requested
+        if engine > sum(prompts):
+            raise CountersError(
+                f"usage counts {sum(prompts)} prompt tokens, the engine's counters {engine}: somebody else "
+                "uses this engine.\nTo fix: measure on an engine of your own, or wait until it is idle."
+            )
+        if engine >= sum(prompts) and lmcache >= looked_up:
+            return now
+        if time.monotonic() > deadline:
+            if looked_up and LOOKED_UP in now.absent:
+                raise _not_there(LOOKED_UP)
+            raise CountersError(
+                f"usage counts {sum(prompts)} prompt tokens, the engine's counters {engine}; LMCache was "
+                f"to look up {looked_up}, its counters say {lmcache}."
+            )
+        time.sleep(0.01)
+
+
+def stored(
+    read: Callable[[], Snapshot],
+    since: Snapshot,
+    *,
+    chunk: int,
+    writing: Callable[[], bool],
+    parallel: bool = False,
+    logs: Sequence[str] = (),
+) -> None:
+    """Wait until LMCache has stored every whole chunk that it was asked for and did not hold.
+
+    Where an engine's own hit is shorter than a chunk, LMCache 0.5.3 does not count it among what is computed,
+    and may leave out the prompt's last chunk: where the engine had a hit of its own, one a call may be
+    missing, when the number has stood still.
+
+    Args:
+        read: reads the counters.
+        since: the counters before the calls.
+        chunk: LMCache's chunk [tokens].
+        writing: tells whether LMCache is still writing; asked last, for it makes LMCache check its memory.
+        parallel: the calls overlapped: two may have stored one chunk between them, so that the number is not
+            known; it must have stood still.
+        logs: files that an error names.
+
+    Raises:
+        CountersError: chunks were still missing after 30 s.
+    """
+    deadline = time.monotonic() + SETTLE_LIMIT_S
+    seen, still_since = -1, time.monotonic()
+    while True:
+        now = read()
+        missed = (now.lookup_requested - now.lookup_hit) - (since.lookup_requested - since.lookup_hit)
+        expected, found = missed // chunk, now.stored_chunks - since.stored_chunks
+        if found != seen:
+            seen, still_since = found, time.monotonic()
+        may_miss = now.ttft_count - since.ttft_count if now.engine > since.engine else 0
+        still = time.monotonic() - still_since > STILL_S
+        done = found >= expected or (still and (parallel or found >= expected - may_miss))
+        if done and not writing():
+            return
+        if time.monotonic() > deadline:
+            if STORED in now.absent:
+                raise _not_there(STORED)
+            raise CountersError(
+                f"LMCache stored {found} of {expected} chunks within {SETTLE_LIMIT_S:g} s. It drops what "
+                "finds no free memory, even where older chunks could be evicted.\n"
+                "To fix: more --lmcache-memory-gib, for three of your longest prompts or more; "
+                f"else look for errors in {', '.join(logs)}"
+            )
+        time.sleep(0.02)
+
+
+def _not_there(counter: str) -> CountersError:
+    return CountersError(
+        f"LMCache's /metrics page has no {counter}, {SETTLE_LIMIT_S:g} s after a call that it was to count. "
+        "Either the engine has no LMCache connector, or this version of LMCache calls it otherwise: this "
+        "suite knows 0.5.3 to 0.5.6."
+    )

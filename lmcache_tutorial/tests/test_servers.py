@@ -1,0 +1,183 @@
+"""Command lines by profile, shapes with random weights, and a GPU run that would measure in silence."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from lmcache_tutorial.models.prepare import CHAT_TEMPLATE, Model, ModelError, prepare
+from lmcache_tutorial.prompts.rendering import Renderer
+from lmcache_tutorial.quantities.predict import shared_prefix_tokens
+from lmcache_tutorial.servers.counters import parse_snapshot
+from lmcache_tutorial.servers.lmcache import lmcache_command, start_lmcache
+from lmcache_tutorial.servers.process import Server
+from lmcache_tutorial.servers.vllm import engine_command, start_engine
+from lmcache_tutorial.settings import run as config_options
+from lmcache_tutorial.settings.errors import ConfigError
+from lmcache_tutorial.settings.profiles import GPU_MODEL, PROFILES
+from lmcache_tutorial.settings.run import run_config
+from lmcache_tutorial.stack import needs as doctor
+from lmcache_tutorial.stack import stack as running
+from lmcache_tutorial.stack.stack import Stack
+
+GPU = PROFILES["gpu"].stack
+SHAPE = Model(Path("/m"), GPU_MODEL, "", CHAT_TEMPLATE, random_weights=True)
+
+
+def value(command, option):
+    return command[command.index(option) + 1]
+
+
+def test_the_gpu_stack_draws_its_weights_and_leaves_parallel_requests_to_vllm():
+    command = engine_command(GPU, SHAPE, port=1, lmcache_port=2)
+    assert value(command, "--load-format") == "dummy"
+    assert value(command, "--max-model-len") == "65536"
+    assert value(command, "--gpu-memory-utilization") == "0.9"
+    assert value(command, "--block-size") == "64"
+    assert not {"--max-num-seqs", "--kv-cache-memory-bytes"} & set(command)
+    assert json.loads(value(command, "--kv-transfer-config"))["kv_connector"] == "LMCacheMPConnector"
+
+
+def test_on_a_gpu_lmcache_needs_no_shared_memory_and_lets_go_of_a_dead_engine():
+    command = lmcache_command(replace(GPU, lmcache_memory_gib=70), port=1, http_port=2, shm_name="x")
+    assert value(command, "--shm-name") == ""
+    assert value(command, "--supported-transfer-mode") == "lmcache_driven"
+    assert value(command, "--worker-reap-timeout-seconds") == "30"
+    assert value(command, "--l1-size-gb") == "70"
+
+
+def test_each_server_has_a_remedy_of_its_own(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        Server,
+        "start",
+        staticmethod(lambda name, command, **options: given.append((name, options["remedies"]))),
+    )
+    for config in (PROFILES["cpu"].stack, replace(GPU, lmcache_memory_gib=70)):
+        start_engine(config, SHAPE, port=1, log=tmp_path / "log", lmcache_port=2)
+        start_lmcache(config, port=2, http_port=3, log=tmp_path / "log", run_id="x")
+    (_, cpu), (_, lmcache), (_, gpu), (_, large) = given
+    assert "--engine-memory-gib=2" in cpu[0]
+    assert "--gpu-memory-share" in gpu[0]
+    assert "--lmcache-memory-gib=1" in lmcache[0]
+    assert "--lmcache-memory-gib=35" in large[0]
+
+
+def test_an_engine_restarts_only_when_lmcache_has_let_go_of_the_old_one(monkeypatch):
+    answers = iter([{"registered_gpu_ids": [1]}, {"registered_gpu_ids": [1]}, {"registered_gpu_ids": []}])
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=next(answers)))
+    slept: list[float] = []
+    monkeypatch.setattr(running.time, "sleep", slept.append)
+    with httpx.Client(transport=transport) as client:
+        stack = Stack(GPU, SHAPE, None, object(), "http://lmcache", print, client=client)
+        stack._wait_released()
+    assert len(slept) == 2
+    assert next(answers, None) is None
+
+
+def test_native_offload_takes_lmcaches_memory_and_no_connector():
+    config = replace(GPU, offload="native", lmcache_memory_gib=19)
+    command = engine_command(config, SHAPE, port=1, lmcache_port=None)
+    assert value(command, "--kv-offloading-size") == "19"
+    assert "--kv-transfer-config" not in command
+
+
+def test_a_shape_has_a_config_a_tokenizer_and_no_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("LMCACHE_TUTORIAL_CACHE", str(tmp_path))
+    lines: list[str] = []
+    ready = prepare(GPU_MODEL, lines.append)
+    assert ready.random_weights
+    assert ready.kv_bytes_per_token() == 131_072
+    assert not list(ready.folder.glob("*.safetensors"))
+    renderer = Renderer.from_folder(ready.folder, ready.chat_template)
+    one, other = (renderer.render([{"role": "user", "content": f"def f(x): # {n}"}]) for n in (1, 2))
+    assert renderer.tokenizer.decode(list(one.ids)).endswith("1\nassistant\n")
+    assert 0 < shared_prefix_tokens(one.ids, other.ids) < len(one)
+    assert max(one.ids) < json.loads((ready.folder / "config.json").read_text())["vocab_size"]
+    assert prepare(GPU_MODEL, lines.append) == ready
+    assert len([line for line in lines if "training" in line]) == 1
+
+
+def test_the_first_step_of_a_detokenizer_takes_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("LMCACHE_TUTORIAL_CACHE", str(tmp_path))
+    renderer = Renderer.from_folder(prepare(GPU_MODEL, lambda line: None).folder, CHAT_TEMPLATE)
+    assert renderer.detokenizer_start_s(list(range(300, 20_000))) > renderer.detokenizer_start_s([300])
+
+
+@pytest.fixture
+def gpu_machine(monkeypatch):
+    """A machine that says it has a CUDA device and 128 GiB; nothing is started on it."""
+    monkeypatch.setattr(config_options, "cuda_works", lambda: True)
+    monkeypatch.setattr(config_options, "machine_memory_gib", lambda: 128.0)
+
+
+def test_a_gpu_machine_gets_the_gpu_profile_and_memory_for_lmcache(gpu_machine):
+    run = run_config()
+    assert (run.stack.profile, run.stack.model, run.stack.chunk_tokens) == ("gpu", GPU_MODEL, 256)
+    assert run.stack.lmcache_memory_gib == 77
+    (sizes,) = [one.sizes for one in run.classes]
+    assert (sizes.short, sizes.medium, sizes.long) == (8_000, 32_000, 60_000)
+    assert run_config(lmcache_memory_gib=40).stack.lmcache_memory_gib == 40
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"gpu_memory_share": 90}, "--gpu-memory-share is 90"),
+        ({"lmcache_memory_gib": 0}, "--lmcache-memory-gib is 0"),
+        ({"model": "shape:gpt-9"}, "no known shape.\nTo fix: --model=shape:llama-3.1-8b"),
+    ],
+)
+def test_a_gpu_setting_that_cannot_work_is_refused(gpu_machine, options, reason):
+    with pytest.raises(ConfigError) as error:
+        run_config(**options)
+    assert reason in str(error.value)
+
+
+def test_compiled_operations_that_are_missing_say_what_it_costs_and_how_to_mend_it(tmp_path, monkeypatch):
+    doctor.compiled_operations.cache_clear()
+    (tmp_path / "c_ops.cpython-312-x86_64-linux-gnu.so").write_bytes(b"not an extension module")
+
+    class Spec:
+        submodule_search_locations = (str(tmp_path),)
+
+    monkeypatch.setattr(doctor.util, "find_spec", lambda name: Spec)
+    check = doctor.compiled_operations()
+    doctor.compiled_operations.cache_clear()
+    assert not check.ok
+    assert "two to three times as long" in check.seen
+    assert "--allow-slow-lmcache" in check.remedy
+
+
+def test_compiled_operations_that_hang_are_a_finding(tmp_path, monkeypatch):
+    doctor.compiled_operations.cache_clear()
+    (tmp_path / "c_ops.so").touch()
+
+    class Spec:
+        submodule_search_locations = (str(tmp_path),)
+
+    monkeypatch.setattr(doctor.util, "find_spec", lambda name: Spec)
+    monkeypatch.setattr(doctor, "LOAD_LIMIT_S", 0)
+    check = doctor.compiled_operations()
+    doctor.compiled_operations.cache_clear()
+    assert not check.ok
+    assert check.seen == "c_ops.so did not load within 0 s"
+
+
+def test_lmcache_0_5_3_counts_the_hits_of_all_tiers_together():
+    engine = 'vllm:prompt_tokens_by_source_total{source="local_compute"} 1.0\n'
+    lmcache = "# TYPE lmcache_mp_lookup_hit_tokens_total counter\nlmcache_mp_lookup_hit_tokens_total 512.0\n"
+    assert parse_snapshot(engine, lmcache).lookup_hit == 512
+
+
+def test_a_model_folder_tells_its_kv_size(tmp_path):
+    config = {"num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "hidden_size": 576}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert Model(tmp_path, "m", "").kv_bytes_per_token() == 23_040
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": config}))
+    assert Model(tmp_path, "m", "").kv_bytes_per_token() == 23_040
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="KV size is unknown"):
+        Model(tmp_path, "m", "").kv_bytes_per_token()

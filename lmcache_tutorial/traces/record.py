@@ -1,0 +1,99 @@
+"""Langfuse traces: the SDK's own client and handler, with an exporter of ours that writes them to files.
+
+Nothing is sent anywhere. A file holds one OTLP export request a line, in OTLP's JSON form.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from langfuse import Langfuse
+from langfuse.langchain import CallbackHandler
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from ..quantities.records import SpanRecord, Turn
+from ..settings.environment import without_tracing_variables
+from .otlp import otlp_json
+from .spans import Figures, figures_of, in_order
+
+NOWHERE = "http://127.0.0.1:9"  # the discard port: the exporter below is the only way out of the client
+FLUSH_LIMIT_MS = 10_000
+
+
+class FileExporter(SpanExporter):
+    """Appends each batch of spans to a file, and remembers their figures by trace.
+
+    The spans themselves hold whole prompts. They are in the file; kept in memory too, those of a session with
+    long documents would take what the engine needs.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Write to ``path``; its folder must exist."""
+        self.path = path
+        self.figures: dict[str, list[Figures]] = {}
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Write one line; called by the SDK."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(otlp_json(spans)) + "\n")
+        for span in spans:
+            if span.context:
+                self.figures.setdefault(f"{span.context.trace_id:032x}", []).append(figures_of(span))
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        """Nothing is open between two exports."""
+
+
+class Traces:
+    """The traces of one run: a Langfuse client with fresh keys, and what it recorded."""
+
+    def __init__(self, folder: Path, run_id: str) -> None:
+        """Write to ``folder/run_id.jsonl``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.run_id, self._count = run_id, 0
+        self._exporter = FileExporter(folder / f"{run_id}.jsonl")
+        self._public_key = (
+            f"pk-lf-{secrets.token_hex(8)}"  # the SDK keeps one client a key, also a closed one
+        )
+        with without_tracing_variables():
+            self._provider = TracerProvider()
+            self._client = Langfuse(
+                public_key=self._public_key, secret_key=f"sk-lf-{secrets.token_hex(8)}", base_url=NOWHERE,
+                tracer_provider=self._provider, span_exporter=self._exporter, sample_rate=1.0,
+            )  # fmt: skip
+
+    def handler(self) -> tuple[str, CallbackHandler]:
+        """Return a new trace id and the handler that writes a graph's run under it."""
+        self._count += 1
+        trace_id = Langfuse.create_trace_id(seed=f"{self.run_id}-{self._count}")
+        with without_tracing_variables():
+            return trace_id, CallbackHandler(
+                public_key=self._public_key, trace_context={"trace_id": trace_id}
+            )
+
+    def of(self, turn: Turn) -> tuple[SpanRecord, ...]:
+        """Return a turn's spans, in order of their start: TTFT and cached tokens node by node."""
+        return self.by_id(turn.trace_id)
+
+    def by_id(self, trace_id: str) -> tuple[SpanRecord, ...]:
+        """Return the spans of a trace, in order of their start.
+
+        Raises:
+            LookupError: nothing was recorded under this id.
+        """
+        self._provider.force_flush(FLUSH_LIMIT_MS)  # the client's own flush waits without a limit
+        if trace_id not in self._exporter.figures:
+            raise LookupError(f"no span of trace {trace_id} in {self._exporter.path}")
+        return in_order(self._exporter.figures[trace_id])
+
+    def close(self) -> None:
+        """Write what is left and end the client's threads."""
+        try:
+            self._client.shutdown()
+        finally:
+            self._provider.shutdown()
