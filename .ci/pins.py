@@ -12,13 +12,12 @@ import tempfile
 import tomllib
 import zipfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from lmcache_tutorial.models.prepare import CHAT_TEMPLATE, Model
 from lmcache_tutorial.peers.catalogue import PEERS, TUNING
-from lmcache_tutorial.servers.lmcache import lmcache_command
-from lmcache_tutorial.servers.vllm import engine_command
+from lmcache_tutorial.servers.lmcache import cache_command
+from lmcache_tutorial.servers.vllm import Plan, engine_command
 from lmcache_tutorial.settings.profiles import PROFILES
 
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
@@ -60,11 +59,12 @@ def command_lines(profile: str) -> Iterator[tuple[str, list[str]]]:
     plain = PROFILES[profile].stack
     model = Model(Path("/model"), "m", "", CHAT_TEMPLATE, random_weights=profile == "gpu")
     peers = [peer.config(plain) for peer in (*PEERS, *TUNING) if profile == "gpu" or not peer.gpu_only]
-    for config in [plain, replace(plain, engine_memory_gib=4), *peers]:
-        with_lmcache = config.offload == "lmcache"
-        yield "vllm", engine_command(config, model, port=1, lmcache_port=2 if with_lmcache else None)[3:]
-        if with_lmcache:
-            yield "lmcache", lmcache_command(config, port=2, http_port=3, shm_name="s")[4:]
+    for config in [plain, plain.with_engines(memory_gib=4), *peers]:
+        for engine in config.engines:
+            plan = Plan(config, engine, model, "vllm", 1, Path("vllm.log"))
+            yield "vllm", engine_command(plan, None if engine.cache is None else 2)[3:]
+        for cache in config.caches:
+            yield "lmcache", cache_command(cache, 2, 3, "s")[4:]
 
 
 def parse(profile: str, packages: Path | None) -> bool:

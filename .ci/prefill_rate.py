@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -34,16 +33,15 @@ def prefill_s(stack: Stack, text: str, tokens: int) -> float:
     """Time one cold request for one token [s]."""
     encode: Callable[[str], Any] = stack.renderer.tokenizer.encode
     prompt = encode(fresh(text[: tokens * CHARACTERS_A_TOKEN])).ids[:tokens]
-    body = {"model": stack.model.name, "prompt": prompt, "max_tokens": 1}
     sent = time.perf_counter()
-    stack.client.post(f"{stack.engine.url}/v1/completions", json=body, timeout=300).raise_for_status()
+    stack.engine.complete(prompt, limit_s=300).raise_for_status()
     return time.perf_counter() - sent
 
 
 def rates(dtype: str) -> list[float]:
     """Start an engine in a number format, and return its rate at each length [tokens/s]."""
     run = run_config(stack="cpu", dtype=dtype)
-    config = replace(run.stack, offload="none")
+    config = run.stack.without_caches()
     text = full_text(Document("rates", "long", seed=3), LENGTHS[-1] * CHARACTERS_A_TOKEN)
     with tempfile.TemporaryDirectory() as logs:
         stack = launch(config, prepare(config.model), Path(logs), lambda line: None)

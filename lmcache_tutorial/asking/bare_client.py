@@ -31,7 +31,7 @@ def first_token_s(stack: Stack, path: str, body: Mapping[str, Any]) -> float:
     headers = {"content-type": "application/json"}
     sent = time.perf_counter()
     with stack.client.stream(
-        "POST", stack.engine.url + path, content=content, headers=headers, timeout=REQUEST_LIMIT_S
+        "POST", stack.url + path, content=content, headers=headers, timeout=REQUEST_LIMIT_S
     ) as answer:
         answer.raise_for_status()
         lines = answer.iter_lines()

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 from langchain_core.runnables.config import var_child_runnable_config
 
-from ..quantities.records import Call, Snapshot
-from ..servers.counters import CountersError
+from ..quantities.records import Call
+from ..servers.counters import CountersError, Snapshot
 from ..stack.stack import Stack
 from .first_token import events, token_text
 from .token_sources import token_sources

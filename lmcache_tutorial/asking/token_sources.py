@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..quantities.records import Snapshot, TokenSources
-from ..servers.counters import CountersError
+from ..quantities.records import TokenSources
+from ..servers.counters import CountersError, Snapshot
 
 
 def token_sources(before: Snapshot, after: Snapshot, *, cached_tokens: int, calls: int = 1) -> TokenSources:
@@ -25,8 +25,9 @@ def token_sources(before: Snapshot, after: Snapshot, *, cached_tokens: int, call
     Raises:
         CountersError: the engine, ``usage`` and LMCache do not tell the same story.
 
-    >>> a = Snapshot(0, 0, 0, 0.0, 0)
-    >>> b = Snapshot(10, 32, 64, 0.1, 1, lookup_requested=96, lookup_hit_l1=96)
+    >>> from lmcache_tutorial.servers.counters import CacheCounters, EngineCounters
+    >>> a = Snapshot((EngineCounters(),), (CacheCounters(),))
+    >>> b = Snapshot((EngineCounters(10, 32, 64, 0.1, 1),), (CacheCounters(96, lookup_hit_l1=96),))
     >>> token_sources(a, b, cached_tokens=96)
     TokenSources(computed=10, engine=32, lmcache_l1=64, lmcache_l2=0)
     """

@@ -13,8 +13,9 @@ from ..asking.ask import CacheStateError
 from ..asking.first_token import read_to_first_token
 from ..asking.token_sources import token_sources
 from ..prompts.documents import fresh
-from ..quantities.records import Snapshot, TokenSources
+from ..quantities.records import TokenSources
 from ..quantities.statistics import hit_rate
+from ..servers.counters import Snapshot
 from ..stack.stack import Stack
 from .reader import Reader
 
@@ -97,7 +98,7 @@ class FirstToken:
     def _send(self, body: bytes) -> httpx.Response:
         request = self.stack.client.build_request(
             "POST",
-            f"{self.stack.engine.url}/v1/chat/completions",
+            f"{self.stack.url}/v1/chat/completions",
             content=body,
             headers={"content-type": "application/json"},
             timeout=300,

@@ -5,12 +5,32 @@ The measuring is in ``rounds.py``, what follows from its samples in ``findings.p
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Any
 
-from ..settings.profiles import GPU_ENVIRONMENT, LessonSizes, StackConfig
+from ..settings.profiles import GPU_ENVIRONMENT, LessonSizes
+from ..settings.topology import StackConfig, Variables
+
+Change = Callable[[StackConfig], StackConfig]
+
+
+def as_it_is(plain: StackConfig) -> StackConfig:
+    """Change nothing."""
+    return plain
+
+
+def as_it_comes(plain: StackConfig) -> StackConfig:
+    """Take the defaults of LMCache and vLLM."""
+    defaults = plain.with_engines(block_tokens=None, arguments=()).with_caches(chunk_tokens=256, arguments=())
+    return replace(defaults, environment=GPU_ENVIRONMENT)
+
+
+def native(plain: StackConfig) -> StackConfig:
+    """Let vLLM keep by itself what LMCache would keep."""
+    return plain.without_caches().with_engines(offload_gib=plain.cache.memory_gib)
 
 
 @dataclass(frozen=True)
@@ -19,68 +39,70 @@ class Peer:
 
     name: str
     what: str
-    changes: Mapping[str, Any] = field(default_factory=dict)
+    change: Change = as_it_is
     prediction: str = ""
     gpu_only: bool = False
 
     def config(self, plain: StackConfig) -> StackConfig:
         """Apply the changes to a stack's configuration."""
-        return replace(plain, **self.changes)
+        return self.change(plain)
 
 
-AS_IT_COMES = {
-    "block_tokens": None,
-    "chunk_tokens": 256,
-    "lmcache_arguments": (),
-    "engine_arguments": (),
-    "environment": GPU_ENVIRONMENT,
-}
 ALONE = Peer(
     "vLLM alone",
     "no KV outlives the engine: its cold prompts are no reuse, its second asks its own prefix cache",
-    {"offload": "none"},
+    StackConfig.without_caches,
 )
 TUNED = Peer("LMCache, tuned", "the profile's own settings")
-NATIVE = Peer(
-    "vLLM native offload", "vLLM's own KV offloading to memory", {"offload": "native"}, gpu_only=True
-)
-COMES = Peer("LMCache as it comes", "LMCache's and vLLM's defaults", AS_IT_COMES, gpu_only=True)
+NATIVE = Peer("vLLM native offload", "vLLM's own KV offloading to memory", native, gpu_only=True)
+COMES = Peer("LMCache as it comes", "LMCache's and vLLM's defaults", as_it_comes, gpu_only=True)
 PEERS = (ALONE, TUNED, NATIVE, COMES)
 
 
-def _tuning(name: str, prediction: str, **changes: Any) -> Peer:
-    return Peer(name, name, {**AS_IT_COMES, **changes}, prediction, gpu_only=True)
+def _tuning(
+    name: str,
+    prediction: str,
+    *,
+    engine: Mapping[str, Any] = MappingProxyType({}),
+    cache: Mapping[str, Any] = MappingProxyType({}),
+    environment: Variables = GPU_ENVIRONMENT,
+) -> Peer:
+    def change(plain: StackConfig) -> StackConfig:
+        changed = as_it_comes(plain).with_engines(**engine).with_caches(**cache)
+        return replace(changed, environment=environment)
+
+    return Peer(name, name, change, prediction, gpu_only=True)
 
 
 # Each is one change of LMCache as it comes, with what was expected of it before it was run.
 TUNING = (
     Peer(
-        "as it comes", "LMCache's and vLLM's defaults", AS_IT_COMES, "the base of this table", gpu_only=True
+        "as it comes", "LMCache's and vLLM's defaults", as_it_comes, "the base of this table", gpu_only=True
     ),
     _tuning(
         "attention inside the CUDA graphs",
         "what follows a hit runs as one graph instead of 33 pieces: some ms at every length, own hits too",
-        engine_arguments=("-cc.cudagraph_mode=FULL",),
+        engine={"arguments": ("-cc.cudagraph_mode=FULL",)},
     ),
     _tuning(
         "blocks of 64 tokens",
         "a quarter of the blocks to hash, allocate and copy: some ms at 60,000 tokens",
-        block_tokens=64,
+        engine={"block_tokens": 64},
     ),
     _tuning(
         "chunks of 1024 tokens",
         "a quarter of the keys to hash and look up: a few ms at 60,000 tokens; up to 1,023 tokens lost",
-        chunk_tokens=1024,
+        cache={"chunk_tokens": 1024},
     ),
     _tuning(
         "chunks of 64 tokens",
         "no gain: up to 63 tokens left to compute instead of 255, for four times the keys, each 14 µs",
-        chunk_tokens=64,
+        cache={"chunk_tokens": 64},
     ),
     _tuning(
         "two workers",
         "nothing: one request keeps one worker busy",
-        lmcache_arguments=("--max-workers", "2"),
+        cache={"arguments": ("--max-workers", "2")},
     ),
     Peer(
         "the profile's settings",
@@ -91,19 +113,18 @@ TUNING = (
     _tuning(
         "the engine copies",
         "slower: its worker copies piece by piece through torch, and runs nothing else meanwhile",
-        transfer="engine_driven",
         # Memory that grows is no shared segment, and without one KV is pickled: 4.6 s for 8,000 tokens.
-        lmcache_arguments=("--no-l1-use-lazy",),
+        cache={"transfer": "engine_driven", "arguments": ("--no-l1-use-lazy",)},
     ),
     _tuning(
         "memory pinned at once",
         "one pinned allocation instead of pieces of 64 MiB that grow: copies a few per cent faster",
-        lmcache_arguments=("--no-l1-use-lazy",),
+        cache={"arguments": ("--no-l1-use-lazy",)},
     ),
     _tuning(
         "look-ups noticed after 1 ms",
         "a look-up's end is noticed up to 4 ms earlier at every length",
-        lmcache_arguments=("--periodic-notifier-interval-ms", "1"),
+        cache={"arguments": ("--periodic-notifier-interval-ms", "1")},
     ),
     _tuning(
         "huge pages",
@@ -113,12 +134,12 @@ TUNING = (
     _tuning(
         "no asynchronous scheduling",
         "the first token does not wait until the next step is scheduled: some ms at every length",
-        engine_arguments=("--no-async-scheduling",),
+        engine={"arguments": ("--no-async-scheduling",)},
     ),
     _tuning(
         "block hashes by xxhash",
         "3,750 blocks hashed faster: some ms at 60,000 tokens, cold and warm",
-        engine_arguments=("--prefix-caching-hash-algo", "xxhash"),
+        engine={"arguments": ("--prefix-caching-hash-algo", "xxhash")},
     ),
 )
 

@@ -73,7 +73,7 @@ def _round(seat: Seat, text: str, tokens: int, block: int, number: int) -> list[
     samples = []
     for start, question in QUESTIONS.items():
         if start == "outside":
-            if stack.config.offload == "none":
+            if not (stack.caches or stack.config.engine.offload_gib is not None):
                 break
             stack.empty_engine_cache()
         prompt = [*shared, *encode(question).ids]
@@ -90,7 +90,7 @@ def _round(seat: Seat, text: str, tokens: int, block: int, number: int) -> list[
 def _predicted(stack: Stack, start: Start, shared: int, prompt: int) -> int:
     if start == "cold":
         return 0
-    if start == "outside" and stack.config.offload == "lmcache":
+    if start == "outside" and stack.caches:
         return lmcache_reusable_tokens(shared, prompt, stack.chunk_tokens)
     return engine_reusable_tokens(shared, prompt, stack.block_tokens)
 

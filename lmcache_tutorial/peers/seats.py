@@ -11,8 +11,9 @@ from dataclasses import replace
 from ..models.prepare import Model
 from ..servers.process import ServerError
 from ..settings.environment import cache_folder
-from ..settings.profiles import LessonSizes, StackConfig
+from ..settings.profiles import LessonSizes
 from ..settings.run import RunConfig
+from ..settings.topology import StackConfig
 from ..stack.keep import StackError
 from ..stack.needs import resources
 from ..stack.stack import Stack
@@ -37,8 +38,11 @@ def seat_config(plain: StackConfig, peer: Peer, model: Model, sizes: LessonSizes
     kept = max(2, math.ceil(2.5 * sizes.long * kv / GIB))
     if plain.profile == "gpu":  # engines that compile at the same time must not share one folder of results
         folder = ("VLLM_CACHE_ROOT", str(cache_folder() / f"vllm-seat-{seat}"))
-        config = replace(config, gpu_memory_share=0.3, environment=(*config.environment, folder))
-    return replace(config, context_tokens=context, engine_memory_gib=engine, lmcache_memory_gib=kept)
+        config = replace(config, environment=(*config.environment, folder))
+        config = config.with_engines(gpu_memory_share=0.3)
+    if config.engine.offload_gib is not None:
+        config = config.with_engines(offload_gib=kept)
+    return config.with_engines(context_tokens=context, memory_gib=engine).with_caches(memory_gib=kept)
 
 
 @contextmanager

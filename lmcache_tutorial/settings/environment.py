@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..machine.checks import total_memory_gib
-from .profiles import StackConfig
 from .secrets import is_secret
+from .topology import StackConfig
 
 
 def machine_memory_gib() -> float:

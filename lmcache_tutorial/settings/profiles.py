@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import util
-from typing import Literal
 
 from ..machine.checks import usable_cores
+from .topology import CacheConfig, EngineConfig, StackConfig
 
 DEFAULT_MODEL = "smollm2"
 GPU_MODEL = "shape:llama-3.1-8b"
@@ -15,8 +15,6 @@ GPU_MODEL = "shape:llama-3.1-8b"
 GPU_ENVIRONMENT = (("VLLM_USE_FLASHINFER_SAMPLER", "0"),)
 # A faster tokenizer for vLLM where it is installed: of a long prompt's TTFT from a cache, most is tokenizing.
 FAST_TOKENIZER = (("VLLM_USE_FASTOKENS", "1"),) if util.find_spec("fastokens") else ()
-Offload = Literal["lmcache", "native", "none"]
-Transfer = Literal["auto", "lmcache_driven", "engine_driven"]
 
 
 @dataclass(frozen=True)
@@ -32,39 +30,6 @@ class LessonSizes:
     def tokens(self, size: str) -> int:
         """Return the tokens of a document called ``short``, ``medium`` or ``long``."""
         return {"short": self.short, "medium": self.medium, "long": self.long}[size]
-
-
-@dataclass(frozen=True)
-class StackConfig:
-    """Everything that decides how the servers start; two equal configurations may share a stack.
-
-    ``block_tokens`` is vLLM's KV block (``None``: the engine's default), ``chunk_tokens`` LMCache's chunk.
-    ``engine_memory_gib`` is the engine's KV cache; ``None`` is what ``gpu_memory_share`` of a GPU leaves
-    beside the weights. ``lmcache_memory_gib`` is what is kept outside the engine, by whatever keeps it
-    (``offload``). ``transfer`` is who copies KV, LMCache's server or the engine; ``auto`` is what LMCache
-    chooses for the device. LMCache's default time-outs (300 s a message, 10 s a heartbeat) let a dead
-    cache server hang a request for minutes and then bring the engine down; with 5 s and 2 s one request
-    waits and the rest go on without the cache.
-    """
-
-    profile: str
-    model: str = DEFAULT_MODEL
-    offload: Offload = "lmcache"
-    transfer: Transfer = "auto"
-    block_tokens: int | None = 32
-    chunk_tokens: int = 64
-    engine_memory_gib: float | None = 1.0
-    lmcache_memory_gib: float = 2.0
-    gpu_memory_share: float = 0.9
-    context_tokens: int = 8192
-    dtype: str = "bfloat16"
-    parallel_requests: int | None = 4
-    lmcache_timeout_s: float = 5.0
-    lmcache_heartbeat_s: float = 2.0
-    ready_timeout_s: float = 300.0
-    environment: tuple[tuple[str, str], ...] = ()
-    engine_arguments: tuple[str, ...] = ()
-    lmcache_arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,6 +63,7 @@ PROFILES: Mapping[str, Profile] = {
     "cpu": Profile(
         StackConfig(
             profile="cpu",
+            model=DEFAULT_MODEL,
             environment=(
                 ("OMP_NUM_THREADS", str(min(usable_cores(), 16))),
                 ("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
@@ -107,7 +73,7 @@ PROFILES: Mapping[str, Profile] = {
                 # Log-probabilities would compile C++ at the first request: 15 s, and a compiler to install.
                 ("TORCHDYNAMO_DISABLE", "1"),
             ),
-            engine_arguments=("--enforce-eager",),
+            engines=(EngineConfig(arguments=("--enforce-eager",)),),
         ),
         # A cold long prompt takes two to four seconds. Rates are those of a prompt of 512 tokens; one of
         # 3,600 takes up to a third longer than they say, since attention grows with the prompt.
@@ -124,27 +90,35 @@ PROFILES: Mapping[str, Profile] = {
         StackConfig(
             profile="gpu",
             model=GPU_MODEL,
-            transfer="lmcache_driven",
-            block_tokens=64,
-            chunk_tokens=256,
-            engine_memory_gib=None,
-            lmcache_memory_gib=0.0,  # from the machine: options.py
-            context_tokens=65_536,
-            # The engine's own default: a small limit would also keep CUDA graphs to a few tokens, and the
-            # tokens that are prefilled after a hit would run outside them.
-            parallel_requests=None,
             ready_timeout_s=480.0,
             # Huge pages for torch's memory on the host.
             environment=(*GPU_ENVIRONMENT, *FAST_TOKENIZER, ("THP_MEM_ALLOC_ENABLE", "1")),
-            # What made the first token faster: the tuning table of reports/reference. The hash is not meant
-            # to resist an attacker: one user, one machine.
-            engine_arguments=(
-                "--no-async-scheduling",
-                "--prefix-caching-hash-algo",
-                "xxhash",
-                "-cc.cudagraph_mode=FULL",
+            engines=(
+                EngineConfig(
+                    block_tokens=64,
+                    memory_gib=None,
+                    context_tokens=65_536,
+                    # The engine's own default: a small limit would also keep CUDA graphs to a few tokens, and
+                    # the tokens that are prefilled after a hit would run outside them.
+                    parallel_requests=None,
+                    # What made the first token faster: the tuning table of reports/reference. The hash is not
+                    # meant to resist an attacker: one user, one machine.
+                    arguments=(
+                        "--no-async-scheduling",
+                        "--prefix-caching-hash-algo",
+                        "xxhash",
+                        "-cc.cudagraph_mode=FULL",
+                    ),
+                ),
             ),
-            lmcache_arguments=("--periodic-notifier-interval-ms", "1"),
+            caches=(
+                CacheConfig(
+                    chunk_tokens=256,
+                    memory_gib=0.0,  # from the machine: run.py
+                    transfer="lmcache_driven",
+                    arguments=("--periodic-notifier-interval-ms", "1"),
+                ),
+            ),
         ),
         classes=(SizeClass(0, LessonSizes(short=8_000, medium=32_000, long=60_000)),),
         warm_up_tokens=8_000,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from .environment import machine_memory_gib
 from .errors import ConfigError
 from .number_format import number_format
 from .paths import user_path
-from .profiles import DEFAULT_MODEL, GPU_MODEL, PROFILES, SizeClass, StackConfig
+from .profiles import DEFAULT_MODEL, GPU_MODEL, PROFILES, SizeClass
 from .size_classes import classes_for
+from .topology import StackConfig
 
 SMALL_CHUNK_TOKENS = 32  # one block, for the smallest documents
 LMCACHE_SHARE = 0.6  # of a GPU machine's memory: lesson 3 keeps seven prompts of 60,000 tokens, 51 GiB
@@ -92,18 +93,14 @@ def run_config(
         )
     settings = replace(profile.stack, model=checked_model(model or profile.stack.model))
     if settings.profile == "gpu":
-        settings = replace(settings, lmcache_memory_gib=round(LMCACHE_SHARE * machine_memory_gib()))
+        settings = settings.with_caches(memory_gib=round(LMCACHE_SHARE * machine_memory_gib()))
     chosen, reason = number_format(dtype, profile.stack.profile)
     settings = replace(settings, dtype=chosen)
     if settings.profile == "cpu" and instruction_set_here() == LEAST_INSTRUCTION_SET:
-        settings = replace(settings, chunk_tokens=SMALL_CHUNK_TOKENS)
-    given: dict[str, Any] = {
-        "chunk_tokens": chunk_tokens,
-        "engine_memory_gib": engine_memory_gib,
-        "lmcache_memory_gib": lmcache_memory_gib,
-        "gpu_memory_share": gpu_memory_share,
-    }
-    settings = replace(settings, **{name: value for name, value in given.items() if value is not None})
+        settings = settings.with_caches(chunk_tokens=SMALL_CHUNK_TOKENS)
+    engines = {"memory_gib": engine_memory_gib, "gpu_memory_share": gpu_memory_share}
+    caches = {"chunk_tokens": chunk_tokens, "memory_gib": lmcache_memory_gib}
+    settings = settings.with_engines(**_given(engines)).with_caches(**_given(caches))
     _check_stack(settings)
     thresholds = Thresholds(
         percent("--min-hit-rate", min_hit_rate) / 100, percent("--min-ttft-drop", min_ttft_drop) / 100
@@ -111,7 +108,7 @@ def run_config(
     report_dir = user_path("--report-dir", report_dir).absolute()
     return RunConfig(
         settings,
-        classes_for(profile.classes, settings.chunk_tokens, settings.context_tokens),
+        classes_for(profile.classes, settings.cache.chunk_tokens, settings.engine.context_tokens),
         reason,
         thresholds,
         report_dir,
@@ -163,17 +160,22 @@ def _profile_name(stack: str, has_gpu: Callable[[], bool]) -> str:
     return stack
 
 
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def _check_stack(config: StackConfig) -> None:
-    if config.chunk_tokens < 1 or (config.block_tokens and config.chunk_tokens % config.block_tokens):
-        block = config.block_tokens or 1
-        nearest = max(block, config.chunk_tokens // block * block)
+    engine, cache = config.engine, config.cache
+    if cache.chunk_tokens < 1 or (engine.block_tokens and cache.chunk_tokens % engine.block_tokens):
+        block = engine.block_tokens or 1
+        nearest = max(block, cache.chunk_tokens // block * block)
         raise ConfigError(
-            f"--chunk-tokens is {config.chunk_tokens}, but an LMCache chunk must be a multiple of the "
+            f"--chunk-tokens is {cache.chunk_tokens}, but an LMCache chunk must be a multiple of the "
             f"engine's block of {block} tokens.\nTo fix: --chunk-tokens={nearest}"
         )
-    if config.engine_memory_gib is not None and not 0.25 <= config.engine_memory_gib <= 1024:
-        raise ConfigError(f"--engine-memory-gib is {config.engine_memory_gib:g}, but must be 0.25 to 1024.")
-    if not 0.25 <= config.lmcache_memory_gib <= 8192:
-        raise ConfigError(f"--lmcache-memory-gib is {config.lmcache_memory_gib:g}, but must be 0.25 to 8192.")
-    if not 0.1 <= config.gpu_memory_share <= 0.98:
-        raise ConfigError(f"--gpu-memory-share is {config.gpu_memory_share:g}, but must be 0.1 to 0.98.")
+    if engine.memory_gib is not None and not 0.25 <= engine.memory_gib <= 1024:
+        raise ConfigError(f"--engine-memory-gib is {engine.memory_gib:g}, but must be 0.25 to 1024.")
+    if not 0.25 <= cache.memory_gib <= 8192:
+        raise ConfigError(f"--lmcache-memory-gib is {cache.memory_gib:g}, but must be 0.25 to 8192.")
+    if not 0.1 <= engine.gpu_memory_share <= 0.98:
+        raise ConfigError(f"--gpu-memory-share is {engine.gpu_memory_share:g}, but must be 0.1 to 0.98.")

@@ -22,17 +22,17 @@ from ..models.prepare import Model, ModelError, prepare
 from ..servers.process import Server, ServerRecord, is_supervisor
 from ..settings.environment import cache_folder
 from ..settings.packages import ENGINES
-from ..settings.profiles import LessonSizes, StackConfig
+from ..settings.profiles import LessonSizes
 from ..settings.run import RunConfig
+from ..settings.topology import StackConfig
 from ..settings.workload import Memory, Workload, fit
 from .needs import resources
 from .stack import Progress, Stack
-from .start import launch, wait_ready
-from .statements import differences
+from .start import launch, named, resume, wait_ready
 
 LMCACHE_FILLS = 0.8  # of its memory, before it evicts
 FIX_DOWN = "To fix: lmcache-tutorial down"
-STATE_SCHEMA = 3  # of the state file; raise it whenever what stands in it changes
+STATE_SCHEMA = 4  # of the state file; raise it whenever what stands in it changes
 
 
 class StackError(RuntimeError):
@@ -41,13 +41,15 @@ class StackError(RuntimeError):
 
 @dataclass(frozen=True)
 class KeptState:
-    """What the state file says: which servers are kept, and what they were started for."""
+    """What the state file says: which programs are kept, and what they were started for.
+
+    ``programs`` is what each program's ``state`` wrote down, ``servers`` their processes.
+    """
 
     identity: str
     config: Mapping[str, Any]
-    lmcache_http: str | None
-    engine_is_whole: bool
     workload: Workload
+    programs: tuple[Mapping[str, Any], ...]
     servers: tuple[ServerRecord, ...]
 
 
@@ -153,21 +155,14 @@ def _start(run: RunConfig, model: Model, progress: Progress) -> Stack:
         if not check.ok:
             raise StackError(f"{check.name} is too small: {check.seen}.\nTo fix: {check.remedy}")
     with suppress(ModelError):
-        sizes = run.classes[-1].sizes
-        kv_bytes = sizes.rounds * sizes.long * model.kv_bytes_per_token(run.stack.dtype)
-        kept_gib = kv_bytes / LMCACHE_FILLS / 2**30
-        if run.stack.lmcache_memory_gib < kept_gib:
-            progress(
-                f"stack: LMCache has {run.stack.lmcache_memory_gib:g} GiB; lesson 3 keeps its prompts in "
-                f"{kept_gib:.0f} GiB, and will miss what is evicted (--lmcache-memory-gib={kept_gib:.0f})"
-            )
+        _warn_of_eviction(run, model, progress)
     logs = state_file().parent / "logs" if run.keep_stack else run.report_dir / "logs"
     stack = launch(run.stack, model, logs, progress)
     about = "about 35 s on 2 cores" if run.stack.profile == "cpu" else "up to 3 minutes the first time"
-    progress(f"stack: starting LMCache and vLLM side by side ({about})")
+    progress(f"stack: starting {' and '.join(one.name for one in stack.programs)} side by side ({about})")
     wait_ready(stack)
     try:
-        _check_statements(stack, f"To fix: look at {stack.engine.record.log}, and lmcache-tutorial doctor")
+        _check_statements(stack, f"To fix: look at {', '.join(stack.logs)}, and lmcache-tutorial doctor")
         stack.workload = _measured_workload(run, model, stack)
     except BaseException:
         stack.close()
@@ -175,9 +170,22 @@ def _start(run: RunConfig, model: Model, progress: Progress) -> Stack:
     return stack
 
 
+def _warn_of_eviction(run: RunConfig, model: Model, progress: Progress) -> None:
+    """Say so where lesson 3's prompts do not fit into LMCache's memory."""
+    sizes = run.classes[-1].sizes
+    kv_bytes = sizes.rounds * sizes.long * model.kv_bytes_per_token(run.stack.dtype)
+    kept_gib = kv_bytes / LMCACHE_FILLS / 2**30
+    for cache in run.stack.caches:
+        if cache.memory_gib < kept_gib:
+            progress(
+                f"stack: LMCache has {cache.memory_gib:g} GiB; lesson 3 keeps its prompts in "
+                f"{kept_gib:.0f} GiB, and will miss what is evicted (--lmcache-memory-gib={kept_gib:.0f})"
+            )
+
+
 def _check_statements(stack: Stack, fix: str) -> None:
     """Refuse a stack whose servers state something else than the configuration says."""
-    if different := list(differences(stack)):
+    if different := list(stack.differences()):
         raise StackError(f"{'; '.join(different)}.\n{fix}")
 
 
@@ -207,10 +215,8 @@ def _keep(stack: Stack) -> None:
         "schema": STATE_SCHEMA,
         "identity": identity(stack.config, stack.model),
         "config": asdict(stack.config),
-        "lmcache_http": stack.lmcache_http,
-        "engine_is_whole": stack.engine_has_lmcache,
         "workload": asdict(stack.workload) if stack.workload else None,
-        "servers": [server.state() for server in stack.servers],
+        "programs": [program.state() for program in stack.programs],
     }
     try:
         write_atomically(state_file(), json.dumps(state, indent=1))
@@ -220,8 +226,8 @@ def _keep(stack: Stack) -> None:
             f"  checked  {state_file()}\n"
             f"To fix: make room there, or set LMCACHE_TUTORIAL_CACHE to another folder"
         ) from error
-    for server in stack.servers:
-        server.keep()
+    for program in stack.programs:
+        program.process.keep()
 
 
 def _keep_or_close(stack: Stack) -> None:
@@ -250,13 +256,13 @@ def _read() -> KeptState | None:
     try:
         if state["schema"] != STATE_SCHEMA:
             raise _unreadable(f"schema {state['schema']}, where this version writes {STATE_SCHEMA}", state)
-        records = [ServerRecord(**{**each, "command": tuple(each["command"])}) for each in state["servers"]]
+        found = [each["record"] for each in state["programs"]]
+        records = [ServerRecord(**{**record, "command": tuple(record["command"])}) for record in found]
         return KeptState(
             identity=state["identity"],
             config=dict(state["config"]),
-            lmcache_http=state["lmcache_http"],
-            engine_is_whole=state["engine_is_whole"],
             workload=Workload(**{**state["workload"], "sizes": LessonSizes(**state["workload"]["sizes"])}),
+            programs=tuple(state["programs"]),
             servers=tuple(records),
         )
     except KeyError as error:
@@ -269,7 +275,9 @@ def _unreadable(seen: str, state: Any) -> StackError:
     """Build the error for a state file that this version does not understand, with what still runs of it."""
     running = []
     with suppress(AttributeError, KeyError, TypeError):
-        running = [each["supervisor"] for each in state["servers"] if is_supervisor(each["supervisor"])]
+        # Up to schema 3 the records stood in the file by themselves.
+        records = state.get("servers") or [each["record"] for each in state["programs"]]
+        running = [each["supervisor"] for each in records if is_supervisor(each["supervisor"])]
     by_hand = f"stop it by hand: kill {' '.join(map(str, running))}; rm {state_file()}"
     return StackError(
         f"the kept stack's state file was damaged, or written by another version of this suite.\n"
@@ -292,27 +300,27 @@ def _reuse(
 ) -> Stack:
     state = _read()
     assert state  # servers were found in it
-    if len(servers) < 2 or state.identity != identity(run.stack, model):
+    if not _whole(servers, run.stack) or state.identity != identity(run.stack, model):
         what = _mismatch(state, servers, run.stack)
         raise StackError(f"a kept stack is running, but it {what}.\n  checked  {state_file()}\n{FIX_DOWN}")
-    progress(f"stack: reusing the kept stack at {servers['vllm'].url}")
-    stack = Stack(
-        run.stack, model, servers["vllm"], servers["lmcache"], state.lmcache_http, progress,
-        on_restart=_keep, lease=lease, kept=True,
-    )  # fmt: skip
-    if not (stack.lmcache_answers() and stack.engine_answers()):
-        raise StackError(
-            f"the kept stack runs but does not answer.\n  checked  {stack.engine.url}\n{FIX_DOWN}"
-        )
-    if not state.engine_is_whole:  # a run was cut off in a control without LMCache
-        stack.restart_engine()
+    stack = resume(run.stack, model, state.programs, servers, progress)
+    progress(f"stack: reusing the kept stack at {stack.url}")
+    stack.on_restart, stack.lease, stack.kept = _keep, lease, True
+    if not all(program.answers() for program in stack.programs):
+        raise StackError(f"the kept stack runs but does not answer.\n  checked  {stack.url}\n{FIX_DOWN}")
+    if any(engine.cache is None for engine in stack.engines if stack.caches):
+        stack.restart_engine()  # a run was cut off in a control without LMCache
     _check_statements(stack, FIX_DOWN)
     stack.workload = state.workload
     return stack
 
 
+def _whole(servers: Mapping[str, Server], config: StackConfig) -> bool:
+    return {name for name, _ in named(config)} <= set(servers)
+
+
 def _mismatch(state: KeptState, servers: dict[str, Server], config: StackConfig) -> str:
-    if len(servers) < 2:
+    if not _whole(servers, config):
         return f"is not whole (only {', '.join(servers)} runs)"
     changed = [
         name

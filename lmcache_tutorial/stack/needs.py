@@ -15,7 +15,8 @@ from ..servers.ports import free_port
 from ..servers.process import ServerError
 from ..settings.environment import cache_folder
 from ..settings.packages import ENGINES
-from ..settings.profiles import DEFAULT_MODEL, StackConfig
+from ..settings.profiles import DEFAULT_MODEL
+from ..settings.topology import StackConfig
 
 DISK_GIB = 1.0
 LOAD_LIMIT_S = 120
@@ -45,10 +46,11 @@ def resources(*configs: StackConfig) -> list[Check]:
     """Check what starting stacks side by side needs at this moment: /dev/shm, memory and disk."""
     memory_gib, shm_gib = 0.0, 0.0
     for config in configs:
-        on_cpu = config.profile == "cpu"  # there the engine's KV lies in memory, and LMCache's in /dev/shm
-        kept_gib = config.lmcache_memory_gib if config.offload != "none" else 0.0
-        memory_gib += kept_gib + ((config.engine_memory_gib or 0) if on_cpu else 0)
-        shm_gib += kept_gib if on_cpu and config.offload == "lmcache" else 0
+        on_cpu = config.profile == "cpu"  # there engines' KV lies in memory, and caches' in /dev/shm
+        kept_gib = sum(cache.memory_gib for cache in config.caches)
+        memory_gib += kept_gib + sum(engine.offload_gib or 0 for engine in config.engines)
+        memory_gib += sum(engine.memory_gib or 0 for engine in config.engines) if on_cpu else 0
+        shm_gib += kept_gib if on_cpu else 0
     checks = resource_checks(memory_gib=memory_gib, shm_gib=shm_gib, folder=cache_folder(), disk_gib=DISK_GIB)
     return list(checks)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from ..quantities.records import Snapshot
-from ..servers.counters import LOOKED_UP, STORED, CountersError
+from ..servers.counters import LOOKED_UP, STORED, CountersError, Snapshot
 
 SETTLE_LIMIT_S = 30.0  # storing 60,000 tokens takes a second
 STILL_S = 1.0

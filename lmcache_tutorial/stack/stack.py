@@ -1,14 +1,13 @@
-"""A running vLLM engine, with an LMCache server beside it or without, and what can be asked of it."""
+"""A running stack: its engines, caches, tiers and router, and what can be asked of them together."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
-from pathlib import Path
 from typing import IO, Any
 
 import httpx
@@ -16,16 +15,16 @@ import httpx
 from ..models.prepare import Model
 from ..prompts.documents import Document, fresh, full_text
 from ..prompts.rendering import Renderer
-from ..quantities.records import Snapshot
-from ..servers.counters import parse_snapshot
-from ..servers.lmcache import lmcache_answers
-from ..servers.process import Server, ServerError, shown, wait_until_ready
-from ..servers.vllm import engine_answers, start_engine
-from ..settings.profiles import PROFILES, StackConfig
+from ..servers.counters import Snapshot
+from ..servers.lmcache import Cache
+from ..servers.process import ServerError, wait_until_ready
+from ..servers.program import Program, Site
+from ..servers.vllm import Engine, Messages
+from ..settings.profiles import PROFILES
+from ..settings.topology import StackConfig
 from ..settings.workload import Workload
 from .settle import SETTLE_LIMIT_S, counted, stored
 
-Messages = Sequence[Mapping[str, Any]]
 Progress = Callable[[str], None]
 WARM_UP = Document("warm-up", size="short", seed=0)
 WARM_UP_LIMIT_S = 300.0  # 512 tokens on a core of a slow processor take some ten seconds
@@ -35,58 +34,89 @@ RELEASE_LIMIT_S = 60.0  # LMCache gives up a silent engine after 30 s, and looks
 
 @dataclass
 class Stack:
-    """Real servers on this machine. Sizes in tokens; times in seconds.
+    """Servers that run together. Sizes in tokens; times in seconds.
 
-    ``lmcache`` is ``None`` where the engine runs alone; ``lmcache_http`` is the base address of its HTTP
-    side, and ``None`` there too. ``engine_has_lmcache``: the engine that runs now has the connector.
-    ``lease``: a kept stack's lock. ``workload``: how much work fits this machine; ``None`` until measured.
+    ``programs`` are in the order in which they start: tiers, caches, engines, the router. They were started
+    here, kept from an earlier run, or found at their addresses; what none of ours may be told to do, such as
+    a restart, raises :class:`ServerError`. ``lease``: a kept stack's lock. ``workload``: how much work fits
+    this machine; ``None`` until measured.
     """
 
     config: StackConfig
     model: Model
-    engine: Server
-    lmcache: Server | None
-    lmcache_http: str | None
+    programs: tuple[Program, ...]
     progress: Progress
+    client: httpx.Client
     on_restart: Callable[[Stack], None] = lambda stack: None
     lease: IO[str] | None = None
     kept: bool = False
-    engine_has_lmcache: bool = True
     workload: Workload | None = None
-    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=60, trust_env=False))
+
+    @classmethod
+    def of(cls, site: Site, progress: Progress) -> Stack:
+        """Make a stack of the programs of a site."""
+        return cls(site.config, site.model, tuple(site.programs), progress, site.client)
 
     @property
-    def servers(self) -> tuple[Server, ...]:
-        """The servers, in the order in which they are started."""
-        return (self.lmcache, self.engine) if self.lmcache else (self.engine,)
+    def engines(self) -> tuple[Engine, ...]:
+        """The engines."""
+        return tuple(one for one in self.programs if isinstance(one, Engine))
 
-    def engine_answers(self) -> bool:
-        """Tell whether the engine answers a request for one token."""
-        return engine_answers(self.client, self.engine.url, self.model.name)
+    @property
+    def caches(self) -> tuple[Cache, ...]:
+        """The cache servers."""
+        return tuple(one for one in self.programs if isinstance(one, Cache))
 
-    def lmcache_answers(self) -> bool:
-        """Tell whether LMCache's server is healthy."""
-        return lmcache_answers(self.client, self._lmcache_url)
+    @property
+    def tiers(self) -> tuple[Program, ...]:
+        """What stands behind the caches."""
+        return self.programs[: len(self.config.tiers)]
+
+    @property
+    def router(self) -> Program | None:
+        """What stands in front of the engines, if anything does."""
+        return self.programs[-1] if self.config.router else None
+
+    @property
+    def engine(self) -> Engine:
+        """The only engine of a stack that has exactly one."""
+        (only,) = self.engines
+        return only
+
+    @property
+    def cache(self) -> Cache:
+        """The only cache of a stack that has exactly one.
+
+        Raises:
+            ServerError: its engines run alone.
+        """
+        if not self.caches:
+            raise ServerError(
+                "this stack has no LMCache server: its engine runs alone.\n"
+                "  checked  the topology has no cache\n"
+                "To fix: ask a stack that was started with LMCache"
+            )
+        (only,) = self.caches
+        return only
+
+    @property
+    def url(self) -> str:
+        """Where requests go: the router's address, or the only engine's."""
+        return self.router.url if self.router else self.engine.url
 
     @property
     def chunk_tokens(self) -> int:
         """Tokens of an LMCache chunk, as its server states them."""
-        return int(self._status()["chunk_size"])
+        return self.cache.chunk_tokens
 
     @property
     def block_tokens(self) -> int:
         """Tokens of the engine's KV block, as its server states them."""
-        text = self._get(f"{self.engine.url}/metrics").text
-        line = next(line for line in text.splitlines() if line.startswith("vllm:cache_config_info{"))
-        return int(line.partition('block_size="')[2].partition('"')[0])
+        return self.engines[0].block_tokens
 
     def tokenize(self, messages: Messages, tools: Sequence[Any] = ()) -> list[int]:
         """Render a chat request with the server's own template and return the prompt's token ids."""
-        body = {"model": self.model.name, "messages": list(messages), "add_generation_prompt": True}
-        body |= {"tools": list(tools)} if tools else {}
-        answer = self.client.post(f"{self.engine.url}/tokenize", json=body).raise_for_status()
-        tokens: list[int] = answer.json()["tokens"]
-        return tokens
+        return self.engines[0].tokenize(messages, tools)
 
     @cached_property
     def renderer(self) -> Renderer:
@@ -98,32 +128,35 @@ class Stack:
         return len(self.renderer.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def snapshot(self) -> Snapshot:
-        """Read every counter of both servers."""
-        engine = self._get(f"{self.engine.url}/metrics").text
-        lmcache = self._get(f"{self._lmcache_url}/metrics").text if self.lmcache else None
-        return parse_snapshot(engine, lmcache)
+        """Read every counter of every server.
+
+        Raises:
+            CountersError: an engine has no counter of prompt tokens.
+        """
+        engines = tuple(engine.counters() for engine in self.engines)
+        return Snapshot(engines, tuple(cache.counters() for cache in self.caches))
 
     def empty_engine_cache(self) -> None:
-        """Empty the engine's own prefix cache; LMCache keeps what it has.
+        """Empty the engines' own prefix caches; LMCache keeps what it has.
 
-        The engine may refuse while a store holds blocks (status 200, ``success: false``); it lets go of them
-        in its next step, so after a while one is made. ``ask(start="lmcache")`` checks that it *is* empty.
+        An engine may refuse while a store holds blocks; it lets go of them in its next step, so after a while
+        one is made. ``ask(start="lmcache")`` checks that it *is* empty.
 
         Raises:
             ServerError: it still refused after 30 s.
         """
-        deadline = time.monotonic() + SETTLE_LIMIT_S
-        for attempt in count(1):
-            answer = self.client.post(f"{self.engine.url}/reset_prefix_cache").raise_for_status()
-            if answer.json()["success"]:
-                return
-            if attempt % 10 == 0:
-                self._step()
-            if time.monotonic() > deadline:
-                raise ServerError(
-                    f"the engine did not empty its prefix cache within {SETTLE_LIMIT_S:g} s: {answer.text}"
-                )
-            time.sleep(0.05)
+        for engine in self.engines:
+            deadline = time.monotonic() + SETTLE_LIMIT_S
+            for attempt in count(1):
+                if engine.empty_prefix_cache():
+                    break
+                if attempt % 10 == 0:
+                    self._step(engine)
+                if time.monotonic() > deadline:
+                    raise ServerError(
+                        f"{engine.name} did not empty its prefix cache within {SETTLE_LIMIT_S:g} s."
+                    )
+                time.sleep(0.05)
 
     def empty_lmcache(self) -> None:
         """Empty LMCache's memory, where there is LMCache; further tiers keep what they have.
@@ -133,17 +166,17 @@ class Stack:
         Raises:
             ServerError: it still held something after 30 s.
         """
-        deadline = time.monotonic() + SETTLE_LIMIT_S
-        while self.lmcache:
-            self.client.post(f"{self._lmcache_url}/cache/clear", json={}).raise_for_status()
-            held = self._status()["storage_manager"]["l1_manager"]["total_object_count"]
-            if not held:
-                return
-            if time.monotonic() > deadline:
-                raise ServerError(
-                    f"LMCache still held {held} objects {SETTLE_LIMIT_S:g} s after it was emptied."
-                )
-            time.sleep(0.05)
+        for cache in self.caches:
+            deadline = time.monotonic() + SETTLE_LIMIT_S
+            while True:
+                cache.clear()
+                if not (held := cache.held_objects):
+                    break
+                if time.monotonic() > deadline:
+                    raise ServerError(
+                        f"{cache.name} still held {held} objects {SETTLE_LIMIT_S:g} s after it was emptied."
+                    )
+                time.sleep(0.05)
 
     def settle(self, since: Snapshot, prompts: Sequence[int], *, parallel: bool = False) -> Snapshot:
         """Wait until calls are counted by both servers, and then until LMCache has stored what it was to.
@@ -166,38 +199,47 @@ class Stack:
         return after
 
     def wait_counted(self, since: Snapshot, prompts: Sequence[int]) -> Snapshot:
-        """Wait until both servers have counted these calls, and return the counters; see :mod:`.settle`."""
-        chunk = self.config.chunk_tokens if self.engine_has_lmcache else None
-        return counted(self.snapshot, since, prompts, chunk=chunk)
+        """Wait until all servers have counted these calls, and return the counters; see :mod:`.settle`."""
+        return counted(self.snapshot, since, prompts, chunk=self._chunk)
 
     def _wait_stored(self, since: Snapshot, *, parallel: bool = False) -> None:
         """Wait until LMCache has stored what it was asked for and did not hold; see :mod:`.settle`."""
-        if self.engine_has_lmcache:
-            chunk, logs = self.config.chunk_tokens, [server.record.log for server in self.servers]
-            stored(self.snapshot, since, chunk=chunk, writing=self._writing, parallel=parallel, logs=logs)
+        if chunk := self._chunk:
+            stored(
+                self.snapshot, since, chunk=chunk, writing=self._writing, parallel=parallel, logs=self.logs
+            )
+
+    @property
+    def logs(self) -> list[str]:
+        """The logs of the programs that are ours."""
+        return [one.server.record.log for one in self.programs if one.server]
+
+    @property
+    def _chunk(self) -> int | None:
+        """LMCache's chunk [tokens]; ``None`` where no engine is connected to a cache."""
+        if not any(engine.cache for engine in self.engines):
+            return None
+        return self.config.cache.chunk_tokens
 
     def warm_up(self) -> float:
-        """Ask a new prompt twice that is not measured; return the faster rate of its prefill [tokens/s].
+        """Ask each engine a new prompt twice; return the fastest rate of its prefill [tokens/s].
 
-        An engine's first prefill pays for its set-up. The clock is the client's, around a request for one
-        token.
+        Nothing of it is measured for a lesson. An engine's first prefill pays for its set-up. The clock is
+        the client's, around a request for one token.
 
         Raises:
             CountersError: the servers did not count or store the calls.
-            httpx.HTTPError: the engine did not answer.
+            httpx.HTTPError: an engine did not answer.
         """
         encode: Callable[[str], Any] = self.renderer.tokenizer.encode
         length = PROFILES[self.config.profile].warm_up_tokens
         text = full_text(WARM_UP, length * CHARACTERS_A_TOKEN)
         took = []
-        for _ in range(2):
+        for engine in (*self.engines, *self.engines):
             prompt = encode(fresh(text)).ids[:length]
-            body = {"model": self.model.name, "prompt": prompt, "max_tokens": 1, "temperature": 0}
             before = self.snapshot()
             sent = time.perf_counter()
-            self.client.post(
-                f"{self.engine.url}/v1/completions", json=body, timeout=WARM_UP_LIMIT_S
-            ).raise_for_status()
+            engine.complete(prompt, limit_s=WARM_UP_LIMIT_S).raise_for_status()
             took.append(time.perf_counter() - sent)
             self.settle(before, [length])
         return length / min(took)
@@ -206,23 +248,21 @@ class Stack:
         """Stop the engine and start it again on the same port; LMCache's server goes on.
 
         Args:
-            lmcache: start it with LMCache's connector; ``False`` is the control.
+            lmcache: start it with LMCache's connector, if it has one; ``False`` is the control.
 
         Raises:
-            ServerError: it did not stop or did not become ready.
+            ServerError: it is not ours, did not stop or did not become ready.
         """
-        self.engine.stop()
+        engine, place = self.engine, self.config.engine.cache
+        engine.process.stop()
         self._wait_released()
-        self.engine = start_engine(
-            self.config, self.model, port=self.engine.record.port, log=Path(self.engine.record.log),
-            lmcache_port=self.lmcache.record.port if lmcache and self.lmcache else None,
-        )  # fmt: skip
-        self.engine_has_lmcache = lmcache
+        engine.restart(self.caches[place] if lmcache and place is not None else None)
         wait_until_ready(
-            [(self.engine, self.engine_answers)],
+            [(engine.process, engine.answers)],
             timeout_s=self.config.ready_timeout_s,
             ready=lambda server, took: self.progress(
-                f"stack: vllm restarted{'' if lmcache else ' without LMCache'}, ready after {took:.0f} s"
+                f"stack: {engine.name} restarted{'' if lmcache else ' without LMCache'}, "
+                f"ready after {took:.0f} s"
             ),
         )
         self.warm_up()
@@ -239,16 +279,20 @@ class Stack:
             raise
         self.restart_engine()
 
+    def differences(self) -> Iterator[str]:
+        """Yield a sentence for everything that a server states otherwise than the configuration says.
+
+        Predictions are made from the configuration: a chunk of another size would look like a lack of memory.
+        """
+        for program in self.programs:
+            yield from program.differences(self.config)
+
     def describe(self) -> dict[str, Any]:
         """Return each server's command, port and log, for the report."""
-        records = [server.record for server in self.servers]
-        return {
-            one.name: {"command": shown(one.command), "port": one.port, "log": Path(one.log).name}
-            for one in records
-        }
+        return {program.name: program.describe() for program in self.programs}
 
     def close(self) -> None:
-        """End the servers, unless the stack is kept; then only let go of it.
+        """End the servers, unless the stack is kept or was found; then only let go of it.
 
         Raises:
             ServerError: a server did not stop; everything else is ended all the same.
@@ -256,40 +300,37 @@ class Stack:
         with ExitStack() as closing:  # calls each, also where another fails; the last named first
             if self.lease:
                 closing.callback(self.lease.close)
-            for server in () if self.kept else self.servers:
-                closing.callback(server.stop)
+            for program in self.programs:
+                if program.server and not self.kept:
+                    closing.callback(program.server.stop)
             closing.callback(self.client.close)
 
-    @property
-    def _lmcache_url(self) -> str:
-        if self.lmcache_http is None:
-            raise ServerError(
-                "this stack has no LMCache server: its engine runs alone.\n"
-                f"  checked  offload is {self.config.offload!r}\n"
-                "To fix: ask a stack that was started with LMCache"
-            )
-        return self.lmcache_http
-
     def _wait_released(self) -> None:
-        """Wait until LMCache no longer maps the memory of a GPU engine that has ended."""
-        deadline = time.monotonic() + RELEASE_LIMIT_S
-        while self.lmcache and self._status().get("registered_gpu_ids"):
-            if time.monotonic() > deadline:
-                raise ServerError(f"LMCache held a dead engine's memory for more than {RELEASE_LIMIT_S:g} s.")
-            time.sleep(0.25)
+        """Wait until no cache maps the memory of a GPU engine that has ended.
 
-    def _step(self) -> None:
-        """Let the engine make a step, and wait until that is counted: it belongs to nobody's window."""
+        Raises:
+            ServerError: one still does after a minute, or does not answer.
+        """
+        deadline = time.monotonic() + RELEASE_LIMIT_S
+        for cache in self.caches:
+            try:
+                while cache.maps_an_engine:
+                    if time.monotonic() > deadline:
+                        raise ServerError(
+                            f"{cache.name} held a dead engine's memory for more than {RELEASE_LIMIT_S:g} s."
+                        )
+                    time.sleep(0.25)
+            except httpx.HTTPError as error:
+                raise ServerError(
+                    f"{cache.name} at {cache.url} does not answer: {type(error).__name__}.\n"
+                    f"To fix: look into {', '.join(self.logs)}"
+                ) from None
+
+    def _step(self, engine: Engine) -> None:
+        """Let an engine make a step, and wait until that is counted: it belongs to nobody's window."""
         before = self.snapshot()
-        body = {"model": self.model.name, "prompt": "step", "max_tokens": 1}
-        answer = self.client.post(f"{self.engine.url}/v1/completions", json=body).raise_for_status()
+        answer = engine.complete("step").raise_for_status()
         self.settle(before, [answer.json()["usage"]["prompt_tokens"]])
 
     def _writing(self) -> bool:
-        return bool(self._status()["storage_manager"]["l1_manager"]["write_locked_count"])
-
-    def _get(self, url: str) -> httpx.Response:
-        return self.client.get(url).raise_for_status()
-
-    def _status(self) -> Any:
-        return self._get(f"{self._lmcache_url}/status").json()
+        return any(cache.writing for cache in self.caches)

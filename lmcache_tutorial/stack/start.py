@@ -1,68 +1,91 @@
-"""Start stacks: each an engine with what its configuration puts beside it. Several may start side by side."""
+"""Make a stack from its topology: start every program, or take over those that were kept.
+
+Several stacks may start side by side.
+"""
 
 from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+import httpx
+
+from .. import servers
 from ..models.prepare import Model
-from ..servers.lmcache import start_lmcache
-from ..servers.ports import free_port
-from ..servers.process import wait_until_ready
-from ..servers.vllm import start_engine
-from ..settings.profiles import StackConfig
+from ..servers.process import Server, wait_until_ready
+from ..servers.program import Site
+from ..settings.topology import ServerConfig, StackConfig
 from .stack import Progress, Stack
+
+CLIENT_LIMIT_S = 60.0
 
 
 def launch(config: StackConfig, model: Model, logs: Path, progress: Progress) -> Stack:
-    """Start the servers of a stack; they are not ready yet.
+    """Start the programs of a stack; they are not ready yet.
 
     Args:
-        config: the stack; with another ``offload`` than ``lmcache`` there is no LMCache server.
-        model: what the engine serves.
-        logs: folder of ``lmcache.log`` and ``vllm.log``; those that are there are replaced.
+        config: the stack.
+        model: what its engines serve.
+        logs: folder of a log for each program; those that are there are replaced.
         progress: told what happens, a line at a time.
 
     Raises:
         ServerError: a program could not be executed; nothing is left running.
     """
-    run_id = f"lct-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-    for name in ("lmcache.log", "vllm.log"):
-        (logs / name).unlink(missing_ok=True)
-    lmcache, port, lmcache_http = None, None, None
-    if config.offload == "lmcache":
-        port, http_port = free_port(), free_port()
-        lmcache_http = f"http://127.0.0.1:{http_port}"
-        lmcache = start_lmcache(
-            config, port=port, http_port=http_port, log=logs / "lmcache.log", run_id=run_id
-        )
+    site = _site(config, model, logs)
+    for name, _ in named(config):
+        (logs / f"{name}.log").unlink(missing_ok=True)
     try:
-        engine = start_engine(config, model, port=free_port(), log=logs / "vllm.log", lmcache_port=port)
+        for name, own in named(config):
+            site.programs.append(_module(own).launch(site, own, name))
     except BaseException:
-        if lmcache:
-            lmcache.stop()
+        for program in reversed(site.programs):
+            program.process.stop()
+        site.client.close()
         raise
-    stack = Stack(config, model, engine, lmcache, lmcache_http, progress)
-    stack.engine_has_lmcache = lmcache is not None
-    return stack
+    return Stack.of(site, progress)
+
+
+def resume(
+    config: StackConfig,
+    model: Model,
+    kept: Sequence[Mapping[str, Any]],
+    processes: Mapping[str, Server],
+    progress: Progress,
+) -> Stack:
+    """Take over the programs of a kept stack.
+
+    Args:
+        config: what it was started with.
+        model: what its engines serve.
+        kept: what was written down of each program, see `Program.state`.
+        processes: the running process of each, by name.
+        progress: told what happens, a line at a time.
+    """
+    site = _site(config, model, Path())
+    states = {state["name"]: state for state in kept}
+    for name, own in named(config):
+        site.programs.append(_module(own).resume(site, own, states[name], processes[name]))
+    return Stack.of(site, progress)
 
 
 def wait_ready(stack: Stack, since: float | None = None) -> None:
-    """Wait until every server of a stack answers.
+    """Wait until every program of a stack answers.
 
     Args:
         stack: launched, alone or beside others.
         since: when it was launched, by ``time.monotonic`` [s]; now, unless given.
 
     Raises:
-        ServerError: one died or was late; both are stopped then.
+        ServerError: one died or was late; all are stopped then.
     """
-    probes = [(stack.engine, stack.engine_answers)]
-    probes += [(stack.lmcache, stack.lmcache_answers)] if stack.lmcache else []
     try:
         wait_until_ready(
-            probes,
+            [(program.process, program.answers) for program in stack.programs],
             timeout_s=stack.config.ready_timeout_s,
             ready=lambda server, took: stack.progress(
                 f"stack: {server.record.name} ready after {took:.0f} s"
@@ -72,3 +95,29 @@ def wait_ready(stack: Stack, since: float | None = None) -> None:
     except BaseException:
         stack.close()
         raise
+
+
+def named(config: StackConfig) -> Iterator[tuple[str, ServerConfig]]:
+    """Yield every program of a stack in the order in which they start, with its name.
+
+    >>> from lmcache_tutorial.settings.topology import EngineConfig
+    >>> two = StackConfig("cpu", "m", engines=(EngineConfig(), EngineConfig()))
+    >>> [name for name, _ in named(two)]
+    ['lmcache', 'vllm', 'vllm-2']
+    """
+    entries: list[ServerConfig] = [*config.tiers, *config.caches, *config.engines]
+    entries += [config.router] if config.router else []
+    seen: dict[str, int] = {}
+    for own in entries:
+        seen[own.program] = count = seen.get(own.program, 0) + 1
+        yield (own.program if count == 1 else f"{own.program}-{count}"), own
+
+
+def _module(own: ServerConfig) -> Any:
+    """Import the module that starts a program: a new program is a new module of ``servers``."""
+    return import_module(f"{servers.__name__}.{own.program}")
+
+
+def _site(config: StackConfig, model: Model, logs: Path) -> Site:
+    run_id = f"lct-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+    return Site(config, model, logs, run_id, httpx.Client(timeout=CLIENT_LIMIT_S, trust_env=False))

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmcache_tutorial.asking.token_sources import token_sources
-from lmcache_tutorial.quantities.records import Snapshot, TokenSources
-from lmcache_tutorial.servers.counters import CountersError, parse_snapshot
+from lmcache_tutorial.quantities.records import TokenSources
+from lmcache_tutorial.servers.counters import CountersError, Snapshot, cache_counters, engine_counters
+from lmcache_tutorial.tests.snapshots import snapshot
 
 ENGINE = """# HELP vllm:prompt_tokens_by_source Number of prompt tokens by source.
 # TYPE vllm:prompt_tokens_by_source counter
@@ -27,7 +28,13 @@ lmcache_mp_lookup_hit_l1_tokens_total{{cache_salt="other",model_name="m"}} 1.0
 lmcache_mp_l1_write_chunks_total{{l1_tag="_default"}} 165.0
 """
 counts = st.integers(0, 10**9)
-EMPTY = Snapshot(0, 0, 0, 0.0, 0)
+EMPTY = snapshot()
+
+
+def after_one(computed, engine, external, **cache):
+    return snapshot(
+        computed=computed, engine=engine, external=external, ttft_sum_s=0.1, ttft_count=1, **cache
+    )
 
 
 @settings(deadline=None)
@@ -36,45 +43,56 @@ def test_a_page_is_read_as_it_was_written(computed, engine, external, requested,
     page = ENGINE.format(
         f"{computed:.1f}", f"{engine:.6e}" if engine < 10**6 else f"{engine}.0", f"{external}.0"
     )
-    snapshot = parse_snapshot(page, LMCACHE.format(float(requested), float(hit)))
-    assert (snapshot.computed, snapshot.engine, snapshot.external) == (computed, engine, external)
-    assert (snapshot.lookup_requested, snapshot.lookup_hit_l1) == (requested, hit + 1)
-    assert (snapshot.ttft_sum_s, snapshot.ttft_count, snapshot.stored_chunks) == (1.5, 3, 165)
+    one, other = engine_counters(page), cache_counters(LMCACHE.format(float(requested), float(hit)))
+    assert (one.computed, one.engine, one.external) == (computed, engine, external)
+    assert (one.ttft_sum_s, one.ttft_count) == (1.5, 3)
+    assert (other.lookup_requested, other.lookup_hit_l1, other.stored_chunks) == (requested, hit + 1, 165)
 
 
-def test_without_lmcache_its_counters_are_zero():
-    assert parse_snapshot(ENGINE.format(1, 2, 3), None).lookup_hit == 0
+def test_lmcache_0_5_3_counts_the_hits_of_all_tiers_together():
+    page = "# TYPE lmcache_mp_lookup_hit_tokens_total counter\nlmcache_mp_lookup_hit_tokens_total 512.0\n"
+    assert cache_counters(page).lookup_hit_l1 == 512
+
+
+def test_a_snapshot_sums_over_servers_and_keeps_each():
+    one, two = engine_counters(ENGINE.format(1, 2, 3)), engine_counters(ENGINE.format(10, 20, 30))
+    caches = tuple(cache_counters(LMCACHE.format(64.0, float(hit))) for hit in (32, 64))
+    both = Snapshot((one, two), caches)
+    assert (both.computed, both.engine, both.external, both.prompt) == (11, 22, 33, 66)
+    assert (both.ttft_sum_s, both.ttft_count) == (3.0, 6)
+    assert (both.lookup_requested, both.lookup_hit, both.stored_chunks) == (128, 98, 330)
+    assert Snapshot((one,)).lookup_hit == 0
 
 
 def test_a_page_of_another_program_is_an_error():
     with pytest.raises(CountersError, match="prompt_tokens_by_source_total is not on"):
-        parse_snapshot("# TYPE other counter\nother_total 1.0\n", None)
+        engine_counters("# TYPE other counter\nother_total 1.0\n")
 
 
 def test_only_what_lmcache_loaded_counts_not_what_it_found():
     # A hot engine: LMCache finds the whole prompt too, and the engine takes nothing from it.
-    after = Snapshot(30, 960, 0, 0.1, 1, lookup_requested=960, lookup_hit_l1=960)
+    after = after_one(30, 960, 0, lookup_requested=960, lookup_hit_l1=960)
     assert token_sources(EMPTY, after, cached_tokens=960) == TokenSources(30, 960, 0, 0)
 
 
 def test_the_second_tier_is_told_apart_where_the_engine_held_nothing():
-    after = Snapshot(30, 0, 960, 0.1, 1, lookup_requested=960, lookup_hit_l1=320, lookup_hit_l2=640)
+    after = after_one(30, 0, 960, lookup_requested=960, lookup_hit_l1=320, lookup_hit_l2=640)
     assert token_sources(EMPTY, after, cached_tokens=960) == TokenSources(30, 0, 320, 640)
 
 
 def test_at_an_exact_multiple_the_last_token_is_computed_all_the_same():
-    after = Snapshot(1, 0, 639, 0.1, 1, lookup_requested=640, lookup_hit_l1=640)
+    after = after_one(1, 0, 639, lookup_requested=640, lookup_hit_l1=640)
     assert token_sources(EMPTY, after, cached_tokens=639).lmcache == 639
 
 
 @pytest.mark.parametrize(
     ("after", "cached", "reason"),
     [
-        (Snapshot(30, 64, 0, 0.1, 1), 96, "disagree on reused"),
-        (Snapshot(30, 0, 64, 0.1, 1, lookup_hit_l1=32), 64, "loaded more"),
-        (Snapshot(30, 0, 64, 0.1, 1, lookup_hit_l1=640), 64, "external tokens disagree"),
-        (Snapshot(-1, 0, 0, 0.1, 1), 0, "went backwards"),
-        (Snapshot(30, 64, 64, 0.1, 1, lookup_hit_l2=128), 128, "split by tier"),
+        (after_one(30, 64, 0), 96, "disagree on reused"),
+        (after_one(30, 0, 64, lookup_hit_l1=32), 64, "loaded more"),
+        (after_one(30, 0, 64, lookup_hit_l1=640), 64, "external tokens disagree"),
+        (after_one(-1, 0, 0), 0, "went backwards"),
+        (after_one(30, 64, 64, lookup_hit_l2=128), 128, "split by tier"),
     ],
 )
 def test_a_disagreement_fails_with_every_value(after, cached, reason):

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib import metadata
 
 import pytest
@@ -25,7 +25,7 @@ from lmcache_tutorial.settings.run import run_config
 from lmcache_tutorial.settings.workload import fit
 from lmcache_tutorial.stack import keep as kept
 from lmcache_tutorial.stack.keep import StackError, kept_servers, open_stack, state_file, take_down
-from lmcache_tutorial.stack.stack import Stack
+from lmcache_tutorial.stack.start import resume
 
 WAIT = "import time; time.sleep(600)"
 
@@ -47,11 +47,12 @@ def servers(tmp_path):
     state = {
         "schema": kept.STATE_SCHEMA,
         "identity": "another",
-        "config": {"chunk_tokens": 128},
-        "lmcache_http": "http://127.0.0.1:1",
-        "engine_is_whole": True,
+        "config": {"caches": [{"chunk_tokens": 128}]},
         "workload": asdict(fit(PROFILES["cpu"].classes, 500)),
-        "servers": [server.state() for server in started],
+        "programs": [
+            {"name": server.record.name, "url": "http://127.0.0.1:1", "record": server.state(), "cache": None}
+            for server in started
+        ],
     }
     state_file().write_text(json.dumps(state))
     yield started
@@ -79,7 +80,7 @@ def test_a_kept_stack_that_does_not_match_is_one_error(servers, ready_model, tmp
     with pytest.raises(StackError) as error:
         open_stack(run_config(stack="cpu", report_dir=tmp_path), print)
     assert "was started with another" in str(error.value)
-    assert "chunk_tokens" in str(error.value)
+    assert "caches" in str(error.value)
     assert "lmcache-tutorial down" in str(error.value)
     assert all(server.alive() for server in servers)
     take_down()  # and the lock was let go
@@ -126,8 +127,11 @@ def started(servers, ready_model, tmp_path, monkeypatch):
     """A stack of stand-ins that ``open_stack`` takes for the one that it started."""
     state_file().unlink()
     run = run_config(stack="cpu", report_dir=tmp_path, keep_stack=True)
-    lmcache, engine = servers
-    stack = Stack(run.stack, Model(tmp_path, "m", "digest"), engine, lmcache, "http://127.0.0.1:1", print)
+    kept_programs = [
+        {"name": one.record.name, "url": "http://127.0.0.1:1", "cache": "lmcache"} for one in servers
+    ]
+    processes = {server.record.name: server for server in servers}
+    stack = resume(run.stack, Model(tmp_path, "m", "digest"), kept_programs, processes, print)
     monkeypatch.setattr(kept, "_start", lambda run, model, progress: stack)
     monkeypatch.setattr(kept, "identity", lambda config, model: "identity")
     return run
@@ -189,8 +193,9 @@ ANOTHER_VERSION = [
     '{"servers": 3}',
     '{"schema": 99}',
     '{"identity": "x", "config": {}, "servers": [{"name": "vllm", "pid": 1}]}',
-    f'{{"schema": {kept.STATE_SCHEMA}, "servers": [{{"name": "vllm", "command": [], "started": 1.0}}]}}',
-    f'{{"schema": {kept.STATE_SCHEMA}, "servers": []}}',
+    '{"schema": 3, "identity": "x", "servers": [{"name": "vllm", "command": [], "started": 1.0}]}',
+    f'{{"schema": {kept.STATE_SCHEMA}, "programs": [{{"record": {{"name": "vllm", "started": 1.0}}}}]}}',
+    f'{{"schema": {kept.STATE_SCHEMA}, "programs": []}}',
 ]
 
 
@@ -220,8 +225,9 @@ def test_what_still_runs_of_another_version_is_named(servers):
 
 
 def test_a_stack_without_lmcache_says_so_instead_of_asking_nowhere(servers, tmp_path):
-    config = replace(PROFILES["cpu"].stack, offload="none")
-    stack = Stack(config, Model(tmp_path, "m", "digest"), servers[1], None, None, print)
+    config = PROFILES["cpu"].stack.without_caches()
+    kept_engine = [{"name": "vllm", "url": "http://127.0.0.1:1", "cache": None}]
+    stack = resume(config, Model(tmp_path, "m", "digest"), kept_engine, {"vllm": servers[1]}, print)
     with pytest.raises(ServerError, match="no LMCache server"):
         _ = stack.chunk_tokens
     stack.client.close()

@@ -9,7 +9,7 @@ import pytest
 
 from lmcache_tutorial.asking.first_token import NoTokenError, read_to_first_token, token_text
 from lmcache_tutorial.asking.meter import Meter
-from lmcache_tutorial.quantities.records import Snapshot
+from lmcache_tutorial.tests.snapshots import snapshot
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 0}}
 URL = "http://engine/v1/chat/completions"
@@ -60,7 +60,7 @@ class Counting:
         self.prompt = 0
 
     def snapshot(self):
-        return Snapshot(self.prompt, 0, 0, 0.0, 0)
+        return snapshot(computed=self.prompt)
 
     def wait_counted(self, since, prompts):
         self.prompt = since.prompt + sum(prompts)

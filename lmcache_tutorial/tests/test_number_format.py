@@ -60,13 +60,17 @@ def processor(monkeypatch):
 def test_the_number_format_and_the_chunk_follow_the_processor(processor, flags, limit, dtype, chunk):
     processor(flags, limit)
     run = run_config(stack="cpu")
-    assert (run.stack.dtype, run.stack.chunk_tokens) == (dtype, chunk)
+    assert (run.stack.dtype, run.stack.cache.chunk_tokens) == (dtype, chunk)
 
 
 def test_an_option_overrides_what_was_chosen(processor):
     processor(AVX2)
     run = run_config(stack="cpu", dtype="bfloat16", chunk_tokens=96)
-    assert (run.stack.dtype, run.stack.chunk_tokens, run.dtype_reason) == ("bfloat16", 96, "it was asked for")
+    assert (run.stack.dtype, run.stack.cache.chunk_tokens, run.dtype_reason) == (
+        "bfloat16",
+        96,
+        "it was asked for",
+    )
 
 
 def test_bf16_with_amx_switched_off_is_refused_before_the_engine_dies_of_it(processor):

@@ -271,7 +271,7 @@ def test_lesson2_it(read):
     done = run(pytester, "-k", "lesson2_it")
     assert done.ret == 1
     done.stdout.fnmatch_lines(["LMCache's source has * characters, but 8,000,000,000 were asked for."])
-    assert "corpus.py" not in done.stdout.str()
+    assert "documents.py" not in done.stdout.str()
 
 
 def test_a_run_without_junit_has_its_report(pytester, suite):

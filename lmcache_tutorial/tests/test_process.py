@@ -427,7 +427,7 @@ def test_an_interrupt_while_a_server_is_started_leaves_none(tmp_path, monkeypatc
 
 def test_a_supervisor_that_fails_leaves_no_server(tmp_path):
     script = (
-        "import sys; from lmcache_tutorial import supervisor\n"
+        "import sys; from lmcache_tutorial.servers import supervisor\n"
         "def fail(*_): raise OSError('out of files')\n"
         "supervisor.watch = fail; supervisor.main()"
     )

@@ -8,12 +8,14 @@ import httpx
 import pytest
 
 from lmcache_tutorial.models.prepare import CHAT_TEMPLATE, Model, ModelError, prepare
+from lmcache_tutorial.peers.catalogue import native
 from lmcache_tutorial.prompts.rendering import Renderer
 from lmcache_tutorial.quantities.predict import shared_prefix_tokens
-from lmcache_tutorial.servers.counters import parse_snapshot
-from lmcache_tutorial.servers.lmcache import lmcache_command, start_lmcache
-from lmcache_tutorial.servers.process import Server
-from lmcache_tutorial.servers.vllm import engine_command, start_engine
+from lmcache_tutorial.servers import lmcache, vllm
+from lmcache_tutorial.servers.lmcache import Cache, cache_command
+from lmcache_tutorial.servers.process import Server, ServerError
+from lmcache_tutorial.servers.program import Site
+from lmcache_tutorial.servers.vllm import Plan, engine_command
 from lmcache_tutorial.settings import run as config_options
 from lmcache_tutorial.settings.errors import ConfigError
 from lmcache_tutorial.settings.profiles import GPU_MODEL, PROFILES
@@ -21,6 +23,7 @@ from lmcache_tutorial.settings.run import run_config
 from lmcache_tutorial.stack import needs as doctor
 from lmcache_tutorial.stack import stack as running
 from lmcache_tutorial.stack.stack import Stack
+from lmcache_tutorial.stack.start import named
 
 GPU = PROFILES["gpu"].stack
 SHAPE = Model(Path("/m"), GPU_MODEL, "", CHAT_TEMPLATE, random_weights=True)
@@ -30,39 +33,69 @@ def value(command, option):
     return command[command.index(option) + 1]
 
 
+def plan(config, port=1):
+    return Plan(config, config.engine, SHAPE, "vllm", port, Path("vllm.log"))
+
+
 def test_the_gpu_stack_draws_its_weights_and_leaves_parallel_requests_to_vllm():
-    command = engine_command(GPU, SHAPE, port=1, lmcache_port=2)
+    command = engine_command(plan(GPU), 2)
     assert value(command, "--load-format") == "dummy"
     assert value(command, "--max-model-len") == "65536"
     assert value(command, "--gpu-memory-utilization") == "0.9"
     assert value(command, "--block-size") == "64"
     assert not {"--max-num-seqs", "--kv-cache-memory-bytes"} & set(command)
-    assert json.loads(value(command, "--kv-transfer-config"))["kv_connector"] == "LMCacheMPConnector"
+    connector = json.loads(value(command, "--kv-transfer-config"))
+    assert connector["kv_connector"] == "LMCacheMPConnector"
+    assert connector["kv_connector_extra_config"]["lmcache.mp.port"] == 2
+    assert "--kv-transfer-config" not in engine_command(plan(GPU), None)
 
 
 def test_on_a_gpu_lmcache_needs_no_shared_memory_and_lets_go_of_a_dead_engine():
-    command = lmcache_command(replace(GPU, lmcache_memory_gib=70), port=1, http_port=2, shm_name="x")
+    command = cache_command(replace(GPU.cache, memory_gib=70), 1, 2, "x")
     assert value(command, "--shm-name") == ""
     assert value(command, "--supported-transfer-mode") == "lmcache_driven"
     assert value(command, "--worker-reap-timeout-seconds") == "30"
     assert value(command, "--l1-size-gb") == "70"
 
 
-def test_each_server_has_a_remedy_of_its_own(tmp_path, monkeypatch):
+@pytest.fixture
+def site(tmp_path):
+    """Where a stack of the CPU profile would be made."""
+    with httpx.Client() as client:
+        yield Site(PROFILES["cpu"].stack, SHAPE, tmp_path, "run", client)
+
+
+def test_each_server_has_a_remedy_of_its_own(site, monkeypatch):
     given = []
-    monkeypatch.setattr(
-        Server,
-        "start",
-        staticmethod(lambda name, command, **options: given.append((name, options["remedies"]))),
-    )
-    for config in (PROFILES["cpu"].stack, replace(GPU, lmcache_memory_gib=70)):
-        start_engine(config, SHAPE, port=1, log=tmp_path / "log", lmcache_port=2)
-        start_lmcache(config, port=2, http_port=3, log=tmp_path / "log", run_id="x")
-    (_, cpu), (_, lmcache), (_, gpu), (_, large) = given
+    started = staticmethod(lambda name, command, **options: given.append((name, options["remedies"])))
+    monkeypatch.setattr(Server, "start", started)
+    for config in (site.config, GPU.with_caches(memory_gib=70)):
+        for name, own in named(config):
+            site.config = config
+            site.programs.append((lmcache if own.program == "lmcache" else vllm).launch(site, own, name))
+    (_, cache), (_, cpu), (_, large), (_, gpu) = given
     assert "--engine-memory-gib=2" in cpu[0]
     assert "--gpu-memory-share" in gpu[0]
-    assert "--lmcache-memory-gib=1" in lmcache[0]
+    assert "--lmcache-memory-gib=1" in cache[0]
     assert "--lmcache-memory-gib=35" in large[0]
+
+
+def test_a_second_engine_on_a_second_cache_is_two_entries_of_a_topology(site, monkeypatch):
+    commands = {}
+    monkeypatch.setattr(
+        Server, "start", staticmethod(lambda name, command, **options: commands.update({name: command}))
+    )
+    one = site.config
+    site.config = replace(
+        one, caches=one.caches * 2, engines=tuple(replace(one.engine, cache=n) for n in (0, 1))
+    )
+    for name, own in named(site.config):
+        site.programs.append((lmcache if own.program == "lmcache" else vllm).launch(site, own, name))
+    assert list(commands) == ["lmcache", "lmcache-2", "vllm", "vllm-2"]
+    for cache, engine in (("lmcache", "vllm"), ("lmcache-2", "vllm-2")):
+        to = json.loads(value(commands[engine], "--kv-transfer-config"))["kv_connector_extra_config"]
+        assert str(to["lmcache.mp.port"]) == value(commands[cache], "--port")
+    assert len({value(command, "--shm-name") for name, command in commands.items() if "lmc" in name}) == 2
 
 
 def test_an_engine_restarts_only_when_lmcache_has_let_go_of_the_old_one(monkeypatch):
@@ -71,15 +104,25 @@ def test_an_engine_restarts_only_when_lmcache_has_let_go_of_the_old_one(monkeypa
     slept: list[float] = []
     monkeypatch.setattr(running.time, "sleep", slept.append)
     with httpx.Client(transport=transport) as client:
-        stack = Stack(GPU, SHAPE, None, object(), "http://lmcache", print, client=client)
-        stack._wait_released()
+        cache = Cache("lmcache", "http://lmcache", client, GPU.cache, 1)
+        Stack(GPU, SHAPE, (cache,), print, client)._wait_released()
     assert len(slept) == 2
     assert next(answers, None) is None
 
 
+def test_a_dead_cache_is_one_message_when_an_engine_is_to_restart():
+    def refuse(request):
+        raise httpx.ConnectError("refused")
+
+    with httpx.Client(transport=httpx.MockTransport(refuse)) as client:
+        cache = Cache("lmcache", "http://lmcache", client, GPU.cache, 1)
+        with pytest.raises(ServerError, match="lmcache at http://lmcache does not answer: ConnectError"):
+            Stack(GPU, SHAPE, (cache,), print, client)._wait_released()
+
+
 def test_native_offload_takes_lmcaches_memory_and_no_connector():
-    config = replace(GPU, offload="native", lmcache_memory_gib=19)
-    command = engine_command(config, SHAPE, port=1, lmcache_port=None)
+    config = native(GPU.with_caches(memory_gib=19))
+    command = engine_command(plan(config), None)
     assert value(command, "--kv-offloading-size") == "19"
     assert "--kv-transfer-config" not in command
 
@@ -115,11 +158,11 @@ def gpu_machine(monkeypatch):
 
 def test_a_gpu_machine_gets_the_gpu_profile_and_memory_for_lmcache(gpu_machine):
     run = run_config()
-    assert (run.stack.profile, run.stack.model, run.stack.chunk_tokens) == ("gpu", GPU_MODEL, 256)
-    assert run.stack.lmcache_memory_gib == 77
+    assert (run.stack.profile, run.stack.model, run.stack.cache.chunk_tokens) == ("gpu", GPU_MODEL, 256)
+    assert run.stack.cache.memory_gib == 77
     (sizes,) = [one.sizes for one in run.classes]
     assert (sizes.short, sizes.medium, sizes.long) == (8_000, 32_000, 60_000)
-    assert run_config(lmcache_memory_gib=40).stack.lmcache_memory_gib == 40
+    assert run_config(lmcache_memory_gib=40).stack.cache.memory_gib == 40
 
 
 @pytest.mark.parametrize(
@@ -164,12 +207,6 @@ def test_compiled_operations_that_hang_are_a_finding(tmp_path, monkeypatch):
     doctor.compiled_operations.cache_clear()
     assert not check.ok
     assert check.seen == "c_ops.so did not load within 0 s"
-
-
-def test_lmcache_0_5_3_counts_the_hits_of_all_tiers_together():
-    engine = 'vllm:prompt_tokens_by_source_total{source="local_compute"} 1.0\n'
-    lmcache = "# TYPE lmcache_mp_lookup_hit_tokens_total counter\nlmcache_mp_lookup_hit_tokens_total 512.0\n"
-    assert parse_snapshot(engine, lmcache).lookup_hit == 512
 
 
 def test_a_model_folder_tells_its_kv_size(tmp_path):

@@ -1,22 +1,25 @@
 """Waiting for counters: what counts as settled, and what is said when it does not settle."""
 
-from dataclasses import replace
 from itertools import chain, repeat
 
+import httpx
 import pytest
 
-from lmcache_tutorial.quantities.records import Snapshot
 from lmcache_tutorial.servers.counters import CountersError
+from lmcache_tutorial.servers.lmcache import Cache
+from lmcache_tutorial.servers.vllm import Engine
+from lmcache_tutorial.settings.profiles import PROFILES
 from lmcache_tutorial.stack import settle as settling
+from lmcache_tutorial.stack.stack import Stack
+from lmcache_tutorial.tests.snapshots import snapshot
 
-START = Snapshot(computed=0, engine=0, external=0, ttft_sum_s=0, ttft_count=0)
+START = snapshot()
 
 
-def now(*, requested=1024, hit=0, chunks=4, calls=1, own=0):
-    return Snapshot(
-        computed=1100 - own, engine=own, external=0, ttft_sum_s=1, ttft_count=calls,
-        lookup_requested=requested, lookup_hit_l1=hit, stored_chunks=chunks,
-    )  # fmt: skip
+def now(*, requested=1024, hit=0, chunks=4, calls=1, own=0, absent=()):
+    engine = {"computed": 1100 - own, "engine": own, "ttft_sum_s": 1, "ttft_count": calls}
+    cache = {"lookup_requested": requested, "lookup_hit_l1": hit, "stored_chunks": chunks}
+    return snapshot(**engine, **cache, absent=absent)
 
 
 @pytest.fixture
@@ -81,25 +84,25 @@ def test_more_than_was_asked_is_an_error_for_calls_side_by_side_too(clock):
 
 
 def test_a_look_up_that_is_not_counted_yet_is_waited_for_before_its_store(clock, monkeypatch):
-    from lmcache_tutorial.stack import stack as running
-    from lmcache_tutorial.stack.stack import Stack
-
     early, counted, kept = now(requested=0, chunks=0), now(chunks=0), now(chunks=4)
     read = reads(early, early, counted, counted, counted, kept)
-    stack = object.__new__(Stack)
+    config = PROFILES["gpu"].stack
+    with httpx.Client() as client:
+        cache = Cache("lmcache", "http://lmcache", client, config.cache, 1)
+        engine = Engine("vllm", "http://vllm", client, config.engine, "m")
+        engine.cache = cache
+        stack = Stack(config, None, (cache, engine), print, client)
     monkeypatch.setattr(Stack, "snapshot", lambda self: read())
     monkeypatch.setattr(Stack, "_writing", lambda self: False)
-    monkeypatch.setattr(Stack, "servers", ())
-    stack.config, stack.engine_has_lmcache = running.PROFILES["gpu"].stack, True
     stack.settle(START, [1100])
     assert read() is kept  # it did not return while the chunks were still to come
     assert clock[0] > 0
 
 
 def test_a_counter_that_is_not_there_is_named_and_no_lack_of_memory(clock):
-    absent = replace(now(chunks=0), absent=("lmcache_mp_l1_write_chunks_total",))
+    absent = now(chunks=0, absent=("lmcache_mp_l1_write_chunks_total",))
     with pytest.raises(CountersError, match=r"has no lmcache_mp_l1_write_chunks_total.*0\.5\.3 to 0\.5\.6"):
         stored(reads(absent))
-    blind = replace(now(requested=0), absent=("lmcache_mp_lookup_requested_tokens_total",))
+    blind = now(requested=0, absent=("lmcache_mp_lookup_requested_tokens_total",))
     with pytest.raises(CountersError, match="no LMCache connector"):
         settling.counted(reads(blind), START, [1100], chunk=256)
