@@ -173,9 +173,10 @@ def test_lesson2_benchmark_warm_ttft(first_token: FirstToken, read: Read) -> Non
 
 # %% [markdown]
 # ## 5. Exercises
-# 1. What if the question leads? File: `fixtures/graphs.py`. Change: let `Reader.messages` return one message,
-#    `[{"role": "user", "content": f"{question} {manual}"}]`. Command: `pytest -k lesson2`, without a kept
-#    stack. Where: the claims end in an error that says from where the tokens of an ask came.
+# 1. What if the question leads? File: `lmcache_tutorial/graphs/reader.py`. Change: let `Reader.messages`
+#    return one message, `[{"role": "user", "content": f"{question} {manual}"}]`. Command: `pytest -k
+#    lesson2`, without a kept stack. Where: the claims end in an error that says from where the tokens of an
+#    ask came.
 # 2. The whole prompt is known: why is a last piece prefilled all the same? File: this one. Change: `SECOND =
 #    FIRST`. Command: `pytest -k "lesson2 and whole_block"`. Where: the row "Reused tokens of the second ask",
 #    beside the length of the prompt in the picture. (If the prompt is a whole number of chunks, the claim
