@@ -243,7 +243,7 @@ def test_lesson1_the_trace_tells_the_same_ttft(
 # %%
 @pytest.mark.benchmark(group="lesson1")
 def test_lesson1_benchmark_cold_ttft(first_token: FirstToken, read: Read) -> None:
-    first_token.benchmark(read(MANUALS["long"]), served_by="computed")
+    first_token.benchmark(read(MANUALS["long"]), start="cold")
 
 
 # %% [markdown]

@@ -168,7 +168,7 @@ def test_lesson2_the_engines_own_prefix_cache_served_them_all(
 # %%
 @pytest.mark.benchmark(group="lesson2")
 def test_lesson2_benchmark_warm_ttft(first_token: FirstToken, read: Read) -> None:
-    first_token.benchmark(read(MANUAL), served_by="engine")
+    first_token.benchmark(read(MANUAL), start="engine")
 
 
 # %% [markdown]

@@ -255,7 +255,7 @@ def test_lesson3_lmcache_changes_no_answer(
 # %%
 @pytest.mark.benchmark(group="lesson3")
 def test_lesson3_benchmark_lmcache_ttft(first_token: FirstToken, read: Read) -> None:
-    first_token.benchmark(read(MANUAL), served_by="lmcache")
+    first_token.benchmark(read(MANUAL), start="lmcache")
 
 
 # %% [markdown]

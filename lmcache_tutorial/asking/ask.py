@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 from langchain_openai import ChatOpenAI
@@ -14,15 +14,11 @@ from ..quantities.records import Turn
 from ..servers.counters import CountersError
 from ..stack.stack import Stack
 from ..traces.record import Traces
+from .cache_state import Start, check_held
 from .meter import Meter
 from .token_sources import token_sources
 
-Start = Literal["cold", "engine", "lmcache", "as it is"]
 CALL_LIMIT_S = 300.0
-
-
-class CacheStateError(AssertionError):
-    """A cache did not hold what the measurement stated; the message says what it held."""
 
 
 class Asker:
@@ -79,7 +75,8 @@ class Asker:
         window = token_sources(before, after, cached_tokens=cached, calls=len(calls))
         turn = Turn(trace_id, calls, window, dict(final))
         self._check_trace(turn)
-        _check_start(turn, start)
+        first = calls[0].tokens or window
+        check_held(start, first, "the call")
         return turn
 
     def close(self) -> None:
@@ -92,15 +89,3 @@ class Asker:
         counted = sorted((call.prompt_tokens, call.cached_tokens) for call in turn.calls)
         if traced != counted:
             raise CountersError(f"(prompt, cached) tokens: the trace says {traced}, usage says {counted}.")
-
-
-def _check_start(turn: Turn, start: Start) -> None:
-    first = turn.calls[0].tokens or turn.tokens
-    held = {
-        "cold": first.reused == 0,
-        "engine": first.engine > 0,
-        "lmcache": first.engine == 0 and first.lmcache > 0,
-        "as it is": True,
-    }
-    if not held[start]:
-        raise CacheStateError(f"the call was to start from {start!r}, but its tokens came so: {first}")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ..asking.ask import CacheStateError
+from ..asking.cache_state import Start, check_held
 from ..asking.first_token import read_to_first_token
 from ..asking.token_sources import token_sources
 from ..prompts.documents import fresh
@@ -23,9 +23,6 @@ QUESTIONS = ("Which class stores a chunk?", "What decides which chunk is evicted
 ANSWER_TOKENS = 4
 
 
-Source = Literal["computed", "engine", "lmcache"]
-
-
 class FirstToken:
     """A target that returns at the first token. What comes before it is set up untimed, once a round."""
 
@@ -34,13 +31,13 @@ class FirstToken:
         self._served: list[TokenSources] = []
         self._asked: _Asked | None = None
 
-    def benchmark(self, text: str, *, served_by: Source) -> None:
+    def benchmark(self, text: str, *, start: Start) -> None:
         """Time the first token of a question about ``text``, which every round makes new with a nonce.
 
         Args:
             text: the manual.
-            served_by: ``computed``, it is asked about for the first time; ``engine``, another question about
-                the same copy of it was asked before; ``lmcache``, and then the engine's own cache emptied.
+            start: ``cold``, it is asked about for the first time; ``engine``, another question about the same
+                copy of it was asked before; ``lmcache``, and then the engine's own cache emptied.
 
         Raises:
             CacheStateError: a round's tokens came from elsewhere.
@@ -49,11 +46,11 @@ class FirstToken:
         def setup() -> tuple[tuple[bytes], dict[str, object]]:
             self._finish_round()
             manual = fresh(text)
-            if served_by != "computed":
+            if start != "cold":
                 first = self._prepare(manual, QUESTIONS[0])
                 self._send(first.body).read()
                 self.stack.settle(first.before, [first.prompt_tokens])
-            if served_by == "lmcache":
+            if start == "lmcache":
                 self.stack.empty_engine_cache()
             self._asked = self._prepare(manual, QUESTIONS[1])
             return (self._asked.body,), {}
@@ -62,7 +59,7 @@ class FirstToken:
         pedantic(self._first_token, setup=setup, rounds=self.rounds, iterations=1)
         self._finish_round()
         for tokens in self._served:
-            check_served(tokens, served_by)
+            check_held(start, tokens, "a round of the benchmark")
         self.bench.extra_info["hit_rate"] = round(hit_rate(self._served), 4)
 
     def _first_token(self, body: bytes) -> None:
@@ -115,20 +112,3 @@ class _Asked:
     before: Snapshot
     answer: httpx.Response | None = None
     lines: Iterator[str] | None = None
-
-
-def check_served(tokens: TokenSources, served_by: Source) -> None:
-    """Check that a benchmark timed what it says.
-
-    Raises:
-        CacheStateError: the tokens came from elsewhere.
-    """
-    found = {
-        "computed": tokens.reused == 0,
-        "engine": tokens.engine > 0,
-        "lmcache": tokens.engine == 0 and tokens.lmcache > 0,
-    }
-    if not found[served_by]:
-        raise CacheStateError(
-            f"the benchmark was to be served by {served_by!r}, but its tokens came so: {tokens}"
-        )

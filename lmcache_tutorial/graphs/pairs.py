@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..asking.ask import Asker, Start
+from ..asking.ask import Asker
+from ..asking.cache_state import Start
 from ..prompts.layout import Layout, Segment, lay_out, predicted_reuse, render
 from ..quantities.predict import engine_reusable_tokens, lmcache_reusable_tokens, reusable_tokens
 from ..quantities.records import Turn

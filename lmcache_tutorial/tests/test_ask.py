@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmcache_tutorial.asking.ask import CacheStateError, _check_start
+from lmcache_tutorial.asking.cache_state import CacheStateError, check_held
 from lmcache_tutorial.asking.meter import parse_stream
-from lmcache_tutorial.quantities.records import TokenSources, Turn
+from lmcache_tutorial.quantities.records import TokenSources
 from lmcache_tutorial.servers.counters import CountersError
 
 USAGE = {"prompt_tokens": 100, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 64}}
@@ -75,10 +75,8 @@ def test_an_answer_without_content_or_usage_is_an_error_and_not_zero(left_out):
     ],
 )
 def test_a_stated_start_is_proven_by_the_call(start, tokens, held):
-    call = parse_stream([(1.0, piece) for piece in EVENTS], node="answer", sent=0.0)
-    turn = Turn("t", (call,), tokens, {})
     if held:
-        _check_start(turn, start)
+        check_held(start, tokens, "the call")
     else:
-        with pytest.raises(CacheStateError, match=f"start from '{start}'"):
-            _check_start(turn, start)
+        with pytest.raises(CacheStateError, match=f"the call was to start from '{start}'"):
+            check_held(start, tokens, "the call")
