@@ -250,5 +250,6 @@ def test_lesson1_benchmark_cold_ttft(first_token: FirstToken, read: Read) -> Non
 # ## 5. Exercises
 # 1. Does the order of a prompt matter to its first, cold ask? File: `lmcache_tutorial/graphs/reader.py`.
 #    Change: let `Reader.messages` return one message, `[{"role": "user", "content": f"{question}
-#    {manual}"}]`. Command: `pytest -k "lesson1 and grows"`. Where: the chart "TTFT by prompt length". Which
-#    of its two lines moves, and why only that one?
+#    {manual}"}]`. Command: `pytest -k "lesson1 and grows"`. Where: the chart "TTFT by prompt length". The
+#    claim fails, since nothing is reused any more; the chart is drawn all the same. Which of its two lines
+#    moves, and why only that one?
