@@ -39,6 +39,7 @@ NEVER = {  # beyond the ranks
     "diagnosis": set(RANKS) - {"quantities", "pages", "settings", "prompts"},
 }
 ALONE = ("servers/supervisor.py", "machine/checks.py")  # run by their paths: the standard library only
+SUITE_WIDE = {"browser", "colours", "structure"}  # these tests look at more than one room
 LESSONS = sorted((ROOT / "tutorial_tests").glob("test_lesson*.py"))
 ROOM_MODULES = sorted(path for room in RANKS for path in (PACKAGE / room).glob("*.py"))
 
@@ -92,6 +93,12 @@ def test_the_map_tells_of_every_room_its_rank_and_its_modules():
     for _, room, text in rows:
         modules = {path.stem for path in (PACKAGE / room).glob("*.py")} - {"__init__"}
         assert set(re.findall(r"`(\w+)`", text)) == modules, room
+
+
+def test_tests_are_found_by_the_name_of_a_module_or_a_room():
+    names = {path.stem.removeprefix("test_") for path in (PACKAGE / "tests").glob("test_*.py")}
+    assert names - SUITE_WIDE - {path.stem for path in ROOM_MODULES} - set(RANKS) == set()
+    assert SUITE_WIDE <= names
 
 
 def test_nothing_imports_a_fixture():
