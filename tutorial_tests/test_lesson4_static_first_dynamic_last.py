@@ -31,7 +31,7 @@ from lmcache_tutorial.prompts.layout import Segment, divergence, predicted_reuse
 from lmcache_tutorial.prompts.rendering import Rendered
 from lmcache_tutorial.quantities.predict import shared_prefix_tokens
 from lmcache_tutorial.quantities.statistics import LOOKS, stays_above, total, ttft_drop
-from lmcache_tutorial.report.results import LessonReport
+from lmcache_tutorial.report.results import Chart, LessonReport
 from lmcache_tutorial.settings.bars import Thresholds
 from lmcache_tutorial.settings.profiles import LessonSizes
 from lmcache_tutorial.stack.stack import Stack
@@ -157,9 +157,7 @@ def test_lesson4_the_static_hit_rate_goes_from_nothing_to_above_the_bar(
     rows += [(100 * PLACES[name], 100 * rate, "measured") for name in PLACES for rate in rates[name]]
     columns = ["place of the clock [% of the manual's tokens]", "static hit rate [%]", "arm"]
     served_by = {"predicted": "predicted", "measured": "engine"}
-    report.chart(
-        "Static hit rate", kind="growth", columns=columns, rows=rows, axis=columns[0], served_by=served_by
-    )
+    report.chart(Chart("Static hit rate", "growth", columns, rows, axis=columns[0], served_by=served_by))
     tokens = total(pair.second.tokens for pair in places["end"])
     report.headline(hit_rate=tokens.reused / tokens.prompt, static_hit_rate=min(rates["end"]), tokens=tokens)
     assert tokens.lmcache == 0

@@ -14,9 +14,15 @@ START = Snapshot(computed=0, engine=0, external=0, ttft_sum_s=0, ttft_count=0)
 
 def now(*, requested=1024, hit=0, chunks=4, calls=1, own=0):
     return Snapshot(
-        computed=1100 - own, engine=own, external=0, ttft_sum_s=1, ttft_count=calls,
-        lookup_requested=requested, lookup_hit_l1=hit, stored_chunks=chunks,
-    )  # fmt: skip
+        computed=1100 - own,
+        engine=own,
+        external=0,
+        ttft_sum_s=1,
+        ttft_count=calls,
+        lookup_requested=requested,
+        lookup_hit_l1=hit,
+        stored_chunks=chunks,
+    )
 
 
 @pytest.fixture
