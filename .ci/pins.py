@@ -6,6 +6,8 @@ that the extra `gpu` pins, which are fetched into FOLDER (a temporary one by def
 their compiled parts. Then the extra must resolve for Python 3.12 on Linux x86-64.
 """
 
+import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -22,6 +24,7 @@ from lmcache_tutorial.settings.profiles import PROFILES
 
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (17, 24, 27, 28, 31, 34, 35)]
+GPU_PYTHON = "3.12"
 RESOLVED_FOR = "x86_64-manylinux_2_31"
 # In a process of its own: the parsers import half of their package. vLLM's asks which device there is, and
 # LMCache's imports a compiled module that a wheel for another Python cannot give: both are answered here.
@@ -69,27 +72,21 @@ def command_lines(profile: str) -> Iterator[tuple[str, list[str]]]:
 
 def parse(profile: str, packages: Path | None) -> bool:
     """Hand the command lines to the parsers; tell whether all were accepted."""
-    import json
-    import os
-
     lines = list(command_lines(profile))
     fine = True
     for program in ("vllm", "lmcache"):
         mine = [arguments for name, arguments in lines if name == program]
         where = {"PYTHONPATH": str(packages)} if packages else {}
-        command = [
-            sys.executable,
-            "-W",
-            "ignore",
-            "-c",
-            PARSE,
-            program,
-            "unpacked" if packages else "installed",
-        ]
+        wheel = "unpacked" if packages else "installed"
         done = subprocess.run(
-            command, input=json.dumps(mine), capture_output=True, text=True, timeout=300, check=False,
+            [sys.executable, "-W", "ignore", "-c", PARSE, program, wheel],
+            input=json.dumps(mine),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
             env={**os.environ, **where},
-        )  # fmt: skip
+        )
         shown = done.stdout if done.returncode == 0 else done.stderr
         print(f"{profile}: {shown.strip().splitlines()[-1]}")
         fine &= done.returncode == 0
@@ -99,11 +96,9 @@ def parse(profile: str, packages: Path | None) -> bool:
 def fetch(pins: list[str], folder: Path) -> Path:
     """Fetch wheels without what they need, and unpack them without compiled parts."""
     platforms = [part for name in PLATFORMS for part in ("--platform", name)]
-    subprocess.run(
-        [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:",
-         "--python-version", "3.12", "--implementation", "cp", *platforms, "-d", str(folder), *pins],
-        check=True, timeout=900,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:"]
+    command += ["--python-version", GPU_PYTHON, "--implementation", "cp", *platforms]
+    subprocess.run([*command, "-d", str(folder), *pins], check=True, timeout=900)
     unpacked = folder / "unpacked"
     for pin in pins:
         (wheel,) = folder.glob(pin.replace("==", "-") + "-*.whl")
@@ -114,19 +109,8 @@ def fetch(pins: list[str], folder: Path) -> Path:
 
 def resolves() -> bool:
     """Ask uv for a set of versions that satisfies the extra."""
-    command = [
-        sys.executable,
-        "-m",
-        "uv",
-        "pip",
-        "compile",
-        str(PROJECT),
-        "--extra",
-        "gpu",
-        "-q",
-        "--only-binary",
-    ]
-    command += [":all:", "--python-version", "3.12", "--python-platform", RESOLVED_FOR]
+    command = [sys.executable, "-m", "uv", "pip", "compile", "-q", str(PROJECT), "--extra", "gpu"]
+    command += ["--only-binary", ":all:", "--python-version", GPU_PYTHON, "--python-platform", RESOLVED_FOR]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     found = [line for line in done.stdout.splitlines() if "==" in line]
     print(

@@ -31,7 +31,7 @@ from lmcache_tutorial.lessons.progress import Progress
 from lmcache_tutorial.prompts.documents import Document, Read, fresh
 from lmcache_tutorial.quantities.records import Call, Turn
 from lmcache_tutorial.quantities.statistics import clock_tolerance_s, clocks_differ_by, ratio_of_medians
-from lmcache_tutorial.report.results import LessonReport
+from lmcache_tutorial.report.results import Chart, LessonReport
 from lmcache_tutorial.settings.profiles import LessonSizes
 from lmcache_tutorial.stack.stack import Stack
 from lmcache_tutorial.traces.record import Traces
@@ -130,15 +130,8 @@ def test_lesson1_ttft_grows_with_the_prompt(samples: tuple[Sample, ...], report:
     rows = [(length[s.size], s.cold.call.ttft_s, "cold") for s in samples]
     rows += [(length[s.size], s.warm.call.ttft_s, "asked again") for s in samples]
     columns = ["prompt [tokens]", "TTFT [s]", "ask"]
-    served_by = {"cold": "computed", "asked again": "engine"}
-    report.chart(
-        "TTFT by prompt length",
-        kind="growth",
-        columns=columns,
-        rows=rows,
-        axis=columns[0],
-        served_by=served_by,
-    )
+    by = {"cold": "computed", "asked again": "engine"}
+    report.chart(Chart("TTFT by prompt length", "growth", columns, rows, axis=columns[0], served_by=by))
     each = [(length[s.size], 1000 * s.cold.call.ttft_s / s.predicted, "TTFT") for s in samples]
     each += [
         (length[s.size], 1000 * s.cold.call.prefill_s / s.predicted, "of it the engine's prefill")
@@ -147,9 +140,7 @@ def test_lesson1_ttft_grows_with_the_prompt(samples: tuple[Sample, ...], report:
     ]
     columns = ["prompt [tokens]", "ms a token", "what"]
     prefill = {"of it the engine's prefill": "computed"}
-    report.chart(
-        "What a token costs", kind="growth", columns=columns, rows=each, axis=columns[0], served_by=prefill
-    )
+    report.chart(Chart("What a token costs", "growth", columns, each, axis=columns[0], served_by=prefill))
     for size in SIZES:
         report.measure("TTFT", arm=f"cold, {size}", values=ttft_s(samples, size))
         per_token = [t / length[size] * 1000 for t in ttft_s(samples, size)]
@@ -185,14 +176,8 @@ def test_lesson1_the_prefill_is_what_you_wait_for(samples: tuple[Sample, ...], r
     long = [sample for sample in samples if sample.size == "long"]
     columns = ["ask", "prefill", "queue and look-up", "detokenizer's first step", "road"]
     rows = [[words, *breakdown(long, state)] for words, state in (("cold", "cold"), ("asked again", "warm"))]
-    report.chart(
-        "Where the time goes, long manual",
-        kind="parts",
-        columns=columns,
-        rows=rows,
-        axis="TTFT [s]",
-        served_by={"prefill": "computed"},
-    )
+    title, by = "Where the time goes, long manual", {"prefill": "computed"}
+    report.chart(Chart(title, "parts", columns, rows, axis="TTFT [s]", served_by=by))
     share = ratio_of_medians([s.cold.call.prefill_s or 0 for s in long], [s.cold.call.ttft_s for s in long])
     assert lies_above(share, 0.5, scatter=[s.cold.call.ttft_s for s in long])
 

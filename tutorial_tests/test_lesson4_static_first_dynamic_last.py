@@ -23,15 +23,16 @@ from datetime import datetime
 
 import pytest
 
+from lmcache_tutorial.asking.ask import Start
 from lmcache_tutorial.gate.decide import decided, lies_above
 from lmcache_tutorial.graphs.pairs import Pair, Pairs
 from lmcache_tutorial.lessons.progress import Progress
 from lmcache_tutorial.prompts.documents import Document, Read, fresh
-from lmcache_tutorial.prompts.layout import Segment, divergence, predicted_reuse
+from lmcache_tutorial.prompts.layout import Reuse, Segment, divergence, predicted_reuse
 from lmcache_tutorial.prompts.rendering import Rendered
 from lmcache_tutorial.quantities.predict import shared_prefix_tokens
 from lmcache_tutorial.quantities.statistics import LOOKS, stays_above, total, ttft_drop
-from lmcache_tutorial.report.results import LessonReport
+from lmcache_tutorial.report.results import Chart, LessonReport
 from lmcache_tutorial.settings.bars import Thresholds
 from lmcache_tutorial.settings.profiles import LessonSizes
 from lmcache_tutorial.stack.stack import Stack
@@ -157,9 +158,7 @@ def test_lesson4_the_static_hit_rate_goes_from_nothing_to_above_the_bar(
     rows += [(100 * PLACES[name], 100 * rate, "measured") for name in PLACES for rate in rates[name]]
     columns = ["place of the clock [% of the manual's tokens]", "static hit rate [%]", "arm"]
     served_by = {"predicted": "predicted", "measured": "engine"}
-    report.chart(
-        "Static hit rate", kind="growth", columns=columns, rows=rows, axis=columns[0], served_by=served_by
-    )
+    report.chart(Chart("Static hit rate", "growth", columns, rows, axis=columns[0], served_by=served_by))
     tokens = total(pair.second.tokens for pair in places["end"])
     report.headline(hit_rate=tokens.reused / tokens.prompt, static_hit_rate=min(rates["end"]), tokens=tokens)
     assert tokens.lmcache == 0
@@ -197,19 +196,20 @@ def test_lesson4_with_the_clock_in_front_ttft_does_not_drop(broken: list[Pair], 
 def test_lesson4_only_whole_blocks_and_chunks_are_reused(
     pairs: Pairs, read: Read, stack: Stack, report: LessonReport
 ) -> None:
+    forms: dict[Start, Reuse] = {"engine": pairs.engine, "lmcache": pairs.lmcache}
     expected: dict[str, list[int]] = {"engine": [], "lmcache": []}
     found: dict[str, list[int]] = {"engine": [], "lmcache": []}
     for share in ADDED:
         manual = fresh(read(SHORT)) + " more" * int(share * stack.chunk_tokens)
         prompts = [pairs.send(with_clock(stack, manual, 1.0), "cold")[0].rendered]
-        for start, form in (("engine", pairs.engine), ("lmcache", pairs.lmcache)):
+        for start, form in forms.items():
             layout, turn = pairs.send(with_clock(stack, manual, 1.0), start)
             prompts.append(layout.rendered)
             expected[start].append(predicted_reuse(prompts, form)[-1])
             found[start].append(turn.tokens.reused)
-    for start, name in (("engine", "the engine"), ("lmcache", "LMCache")):
-        both = {"predicted": expected[start], "measured": found[start]}
-        report.compare(f"Reused as text grows, {name}", sequence=True, **both)
+    for cache, name in (("engine", "the engine"), ("lmcache", "LMCache")):
+        title = f"Reused as text grows, {name}"
+        report.compare(title, predicted=expected[cache], measured=found[cache], sequence=True)
     assert found == expected
     assert all(len(set(counts)) > 1 for counts in found.values())  # a step was met on the way
 

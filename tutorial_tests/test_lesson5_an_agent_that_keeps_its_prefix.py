@@ -152,8 +152,8 @@ def test_lesson5_every_request_reuses_what_was_predicted(
     expected = {name: predict(stack, calls(turns)) for name, turns in talks.items()}
     found = {name: [c.tokens.reused for c in calls(turns) if c.tokens] for name, turns in talks.items()}
     for name in talks:
-        both = {"predicted": expected[name], "measured": found[name]}
-        report.compare(f"Reused by each request, {name}", sequence=True, **both)
+        title = f"Reused by each request, {name}"
+        report.compare(title, predicted=expected[name], measured=found[name], sequence=True)
     assert found == expected
 
 
@@ -267,8 +267,8 @@ def test_lesson5_experts_side_by_side_share_one_prefill(
     assert all(min(counts[1:]) > 0 for counts in expected.values())
     found = {name: sorted(call.cached_tokens for call in turn.calls) for name, turn in fan_outs.items()}
     for name in found:
-        both = {"predicted": expected[name], "measured": found[name]}
-        report.compare(f"Reused by each request, {name}", sequence=True, **both)
+        title = f"Reused by each request, {name}"
+        report.compare(title, predicted=expected[name], measured=found[name], sequence=True)
     assert found == expected
 
 

@@ -33,8 +33,13 @@ ADVICE = {
 }
 # Only the order or the spelling differs: once that is fixed, all of the text is the same.
 REORDERED = (
-    "tool_order", "json_key_order", "json_escaping", "array_order", "whitespace", "retrieval_order",
-)  # fmt: skip
+    "tool_order",
+    "json_key_order",
+    "json_escaping",
+    "array_order",
+    "whitespace",
+    "retrieval_order",
+)
 SUMMARY = re.compile(r"summar|so far|earlier|previous", re.I)
 STATIC_CHARACTERS = 40  # as much equal text behind a change shows that something static was pushed down
 TRIED_CUTS = 8

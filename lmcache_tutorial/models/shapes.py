@@ -54,9 +54,11 @@ def write_shape(name: str, folder: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, byte_level])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=LARGEST_VOCABULARY, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=alphabet,
+        vocab_size=LARGEST_VOCABULARY,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=alphabet,
         show_progress=False,
-    )  # fmt: skip
+    )
     tokenizer.train([str(path) for path in source_files()], trainer)
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {**SHAPES[name], "vocab_size": tokenizer.get_vocab_size()}

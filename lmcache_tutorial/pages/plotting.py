@@ -190,16 +190,25 @@ def _inline(svg: str, name: str, prefix: str) -> str:
         root.remove(metadata)
     for element in root.iter():
         for key, value in list(element.attrib.items()):
-            if key == "id":
-                value = f"{prefix}-{value}"
-            elif key == HREF and value.startswith("#"):
-                value = f"#{prefix}-{value[1:]}"
-            value = value.replace("url(#", f"url(#{prefix}-")
-            for placeholder, variable in VARIABLES.items():
-                value = value.replace(placeholder, variable)
-            element.set(key, value)
+            element.set(key, _attribute(key, value, prefix))
     for size in ("width", "height"):
         root.attrib.pop(size, None)
     root.set("role", "img")
     root.set("aria-label", name)
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _attribute(key: str, value: str, prefix: str) -> str:
+    """Put the prefix before an id and before what points to one, and variables in place of colours.
+
+    >>> _attribute("id", "line", "c1"), _attribute("clip-path", "url(#box)", "c1")
+    ('c1-line', 'url(#c1-box)')
+    """
+    if key == "id":
+        value = f"{prefix}-{value}"
+    elif key == HREF and value.startswith("#"):
+        value = f"#{prefix}-{value[1:]}"
+    value = value.replace("url(#", f"url(#{prefix}-")
+    for placeholder, variable in VARIABLES.items():
+        value = value.replace(placeholder, variable)
+    return value

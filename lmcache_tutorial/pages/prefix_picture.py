@@ -105,19 +105,18 @@ def _prompts(chart: Chart, scale: Scale, prefix: str) -> Iterator[str]:
     for prompt, (top, label) in PROMPTS.items():
         yield _label(top + 12, label, f"{chart['tokens'][prompt]:,} tokens")
         if scale.begin:
-            box = (HEAD[0], top, HEAD[1] - HEAD[0], BAND_HEIGHT)
-            yield _rect(*box, "equal")
+            yield _rect(HEAD[0], top, (HEAD[1] - HEAD[0], BAND_HEIGHT), "equal")
         for row in _rows(chart, "run", prompt):
             _, _, start, count, segment, _, state = row
             left, right = scale.x(start), scale.x(start + count)
-            yield _rect(left, top, right - left, BAND_HEIGHT, state, prefix)
+            yield _rect(left, top, (right - left, BAND_HEIGHT), state, prefix)
             yield from _inside(_wider_side(left, right, parting), top + 18, segment, "halo")
         last = min(scale.end, chart["tokens"][prompt])
         pixels = (scale.x(scale.end) - scale.left) / (scale.end - scale.begin)
         for token in range(scale.begin + 1, last) if pixels >= TICK_PIXELS else ():
             yield _line(scale.x(token), top + BAND_HEIGHT - 5, top + BAND_HEIGHT, "tick")
         if (more := chart["tokens"][prompt] - scale.end) > 0:
-            yield _rect(BAND[1] + 10, top, TAIL_END - BAND[1] - 10, BAND_HEIGHT, "open")
+            yield _rect(BAND[1] + 10, top, (TAIL_END - BAND[1] - 10, BAND_HEIGHT), "open")
             yield _text((BAND[1] + 10 + TAIL_END) / 2, top + 18, f"{more:,} more", "middle")
     if scale.begin:
         middle, between = (HEAD[0] + HEAD[1]) / 2, PROMPTS["second"][0]
@@ -131,19 +130,19 @@ def _units(chart: Chart, scale: Scale) -> Iterator[str]:
         unit, reused = chart[name], chart["reused"][key]
         yield _label(top + 11, whose, f"{name}s of {unit:,}")
         if scale.begin:
-            box = (HEAD[0], top, HEAD[1] - HEAD[0], CELL_HEIGHT)
-            yield _rect(*box, key if reused >= scale.begin else "computed")
+            size = (HEAD[1] - HEAD[0], CELL_HEIGHT)
+            yield _rect(HEAD[0], top, size, key if reused >= scale.begin else "computed")
             count = f"{scale.begin // unit:,} {name}s"
             yield _text((HEAD[0] + HEAD[1]) / 2, top + 17, count, "middle", "on")
         last = min(scale.end, prompt)
         for start in range(scale.begin // unit * unit, last, unit):
             left, right = scale.x(start), scale.x(min(start + unit, last))
             served = start + unit <= reused or (reused == prompt - 1 and start + unit == prompt)
-            yield _rect(left + 1, top, right - left - 2, CELL_HEIGHT, key if served else "computed")
+            yield _rect(left + 1, top, (right - left - 2, CELL_HEIGHT), key if served else "computed")
             words = f"{name} {start // unit + 1:,}" if start + unit <= prompt else "not full"
             yield from _inside(_wider_side(left, right, parting), top + 17, words, "on")
         if prompt > scale.end:
-            yield _rect(BAND[1] + 10, top, TAIL_END - BAND[1] - 10, CELL_HEIGHT, "computed")
+            yield _rect(BAND[1] + 10, top, (TAIL_END - BAND[1] - 10, CELL_HEIGHT), "computed")
             more = -(-(prompt - scale.end) // unit)
             yield _text((BAND[1] + 10 + TAIL_END) / 2, top + 17, f"{more:,} more", "middle", "on")
     chunk = chart["chunk"]
@@ -192,10 +191,10 @@ def _one_word(row: Row, left: float, top: float, chart: Chart, prefix: str) -> I
     width = _word_width(row)
     if prompt == "second":
         served = "engine" if token < chart["reused"]["engine"] else "computed"
-        yield _rect(left, top + BAND_HEIGHT, width, 5, served)
+        yield _rect(left, top + BAND_HEIGHT, (width, 5), served)
         if state == "equal" and token >= chart["shared"]:
             yield _text(left + width / 2, top + BAND_HEIGHT + 18, "=", "middle", "strong")
-    yield _rect(left, top, width, BAND_HEIGHT, state, prefix)
+    yield _rect(left, top, (width, BAND_HEIGHT), state, prefix)
     yield _text(left + width / 2, top + 18, _shown(row[5]), "middle", "word halo")
 
 
@@ -244,10 +243,11 @@ def _text(x: float, y: float, words: str, anchor: str, style: str = "") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{style}">{escape(words)}</text>'
 
 
-def _rect(x: float, y: float, width: float, height: float, style: str, prefix: str = "") -> str:
+def _rect(x: float, y: float, size: tuple[float, float], style: str, prefix: str = "") -> str:
+    width, height = size
     fill = f' fill="url(#{prefix}-hatch)"' if style == "differs" else ""
-    size = f'width="{max(width, 0.5):.1f}" height="{height}"'
-    return f'<rect x="{x:.1f}" y="{y}" {size} class="{style}"{fill}/>'
+    extent = f'width="{max(width, 0.5):.1f}" height="{height}"'
+    return f'<rect x="{x:.1f}" y="{y}" {extent} class="{style}"{fill}/>'
 
 
 def _line(x: float, top: float, bottom: float, style: str) -> str:

@@ -20,9 +20,12 @@ RANDOM_WEIGHTS = "random weights: times and hits are real, answers are noise"
 def page_environment() -> Environment:
     """Return an environment that escapes everything and fails on what is missing."""
     environment = Environment(
-        loader=PackageLoader("lmcache_tutorial.pages"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=PackageLoader("lmcache_tutorial.pages"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.globals["random_weights"] = RANDOM_WEIGHTS
     environment.filters |= {"percent": percent, "seconds": seconds, "figure": figure}
     environment.filters |= {"summary": summary, "sequence": sequence}

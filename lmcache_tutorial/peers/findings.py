@@ -76,10 +76,8 @@ class Samples:
             other = self._row(base, row["tokens"], row["block"] if same_block else self.block_of(base))
             changes = {f"{arm}_s": row[arm].value - other[arm].value for arm in ("cold", "engine", "outside")}
             changes["load_s"] = row["load_s"] - other["load_s"]
-            yield {
-                "peer": row["peer"], "tokens": row["tokens"], "same_block": same_block,
-                "outside_computed": row["outside_computed"], **changes,
-            }  # fmt: skip
+            about = {name: row[name] for name in ("peer", "tokens", "outside_computed")}
+            yield {**about, "same_block": same_block, **changes}
 
     def _row(self, peer: str, tokens: int, block: int) -> dict[str, Any]:
         cold, own = (self.ttft_s(peer, tokens, start, block) for start in ("cold", "engine"))

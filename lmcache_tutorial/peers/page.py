@@ -139,10 +139,9 @@ def overhead_row(
     """
     added = median_interval([one - other for one, other in zip(suite, bare, strict=True)])
     allowed = max(OVERHEAD_SHARE * median(bare), OVERHEAD_S)
-    return {
-        "tokens": tokens, "suite_s": list(suite), "bare_s": list(bare), "framework_s": list(framework),
-        "added": asdict(added), "allowed_s": allowed, "resolved": added.high - added.low < 2 * allowed,
-    }  # fmt: skip
+    rounds = {"suite_s": list(suite), "bare_s": list(bare), "framework_s": list(framework)}
+    resolved = added.high - added.low < 2 * allowed
+    return {"tokens": tokens, **rounds, "added": asdict(added), "allowed_s": allowed, "resolved": resolved}
 
 
 def findings(document: Mapping[str, Any]) -> Iterator[tuple[str, bool, str]]:

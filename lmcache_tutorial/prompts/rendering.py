@@ -23,9 +23,15 @@ Message = Mapping[str, Any]
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 # What a template may do with a request that it was not written for; all of it refuses the request.
 REFUSALS = (
-    TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError,
-    RecursionError, MemoryError,
-)  # fmt: skip
+    TemplateError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+)
 
 
 class RenderingError(ValueError):

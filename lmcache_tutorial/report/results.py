@@ -30,6 +30,44 @@ SCHEMA_VERSION = 2
 CONVERTED = "converted from schema 1"
 
 
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart by its data; it is drawn when the page is made.
+
+    Attributes:
+        name: its title.
+        kind: a key of :data:`plotting.KINDS`.
+        columns: what each place of a row holds, with its unit.
+        rows: the data, at least one row.
+        axis: what the horizontal axis shows, with its unit.
+        served_by: series, arm or part -> who served it, a key of :data:`sources.KEYS`. It decides the
+            colour, so that a colour means one thing on every chart; what is not stated is neutral.
+        caption: what bar, dot and line are, where the words that the kind has for it do not say enough.
+    """
+
+    name: str
+    kind: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    axis: str
+    served_by: Mapping[str, str] = field(default_factory=dict)
+    caption: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """Build the chart's part of results.json.
+
+        Raises:
+            SourceError: ``served_by`` names what is not drawn, or what is no source.
+        """
+        data = [list(row) for row in self.rows]
+        series = {"growth": [row[-1] for row in data], "parts": self.columns[1:]}
+        drawn = dict.fromkeys(series.get(self.kind, [row[0] for row in data]))
+        chart: dict[str, Any] = {"name": self.name, "kind": self.kind, "axis": self.axis}
+        chart |= {"columns": list(self.columns), "rows": data}
+        chart["served_by"] = checked(self.served_by, drawn, self.name)
+        return chart | {"caption": self.caption} if self.caption else chart
+
+
 @dataclass
 class LessonReport:
     """What one lesson shows. A lesson adds to it; nothing is printed or drawn here."""
@@ -85,7 +123,7 @@ class LessonReport:
             tokens = asdict(total(windows))
             rows.append([arm, requests, *(tokens[key] / requests for key in SOURCES)])
         columns = ["arm", "requests", *SOURCES.values()]
-        self.chart(name, kind="served", columns=columns, rows=rows, axis="prompt tokens of one request, mean")
+        self.chart(Chart(name, "served", columns, rows, axis="prompt tokens of one request, mean"))
 
     def headline(
         self,
@@ -98,9 +136,8 @@ class LessonReport:
         """State the lesson's figures for the summary line; fractions of 1, tokens of the warm window."""
         figures: dict[str, Any] = {"hit_rate": hit_rate, "static_hit_rate": static_hit_rate}
         if ttft_drop:
-            figures |= {
-                "ttft_drop": ttft_drop.value, "ttft_drop_low": ttft_drop.low, "ttft_drop_high": ttft_drop.high
-            }  # fmt: skip
+            figures["ttft_drop"] = ttft_drop.value
+            figures |= {"ttft_drop_low": ttft_drop.low, "ttft_drop_high": ttft_drop.high}
         if tokens:
             figures["tokens"] = asdict(tokens)
         self.headline_figures |= {name: value for name, value in figures.items() if value is not None}
@@ -115,45 +152,17 @@ class LessonReport:
     ) -> None:
         """Keep the values of several arms, one a round, and chart them: every round a dot.
 
-        ``served_by`` says of each arm who served its tokens; see :meth:`chart`.
+        ``served_by`` says of each arm who served its tokens; see :class:`Chart`.
         """
         for arm, values in arms.items():
             self.measure(name, arm=arm, values=values, unit=unit)
         rows = [(arm, value) for arm, values in arms.items() for value in values]
         axis = f"{name} [{unit}]"
-        self.chart(name, kind="rounds", columns=["arm", axis], rows=rows, axis=axis, served_by=served_by)
+        self.chart(Chart(name, "rounds", ["arm", axis], rows, axis=axis, served_by=served_by or {}))
 
-    def chart(
-        self,
-        name: str,
-        *,
-        kind: str,
-        columns: Sequence[str],
-        rows: Sequence[Sequence[Any]],
-        axis: str,
-        served_by: Mapping[str, str] | None = None,
-        caption: str = "",
-    ) -> None:
-        """Add a chart by its data.
-
-        Args:
-            name: the chart's title.
-            kind: a key of :data:`plotting.KINDS`.
-            columns: what each place of a row holds, with its unit.
-            rows: the data, at least one row.
-            axis: what the horizontal axis shows, with its unit.
-            served_by: series, arm or part -> who served it, a key of :data:`sources.KEYS`. It decides the
-                colour, so that a colour means one thing on every chart; what is not stated is neutral.
-            caption: what bar, dot and line are, where the words that the kind has for it do not say enough.
-        """
-        data = [list(row) for row in rows]
-        series = {"growth": [row[-1] for row in data], "parts": columns[1:]}
-        drawn = dict.fromkeys(series.get(kind, [row[0] for row in data]))
-        chart: dict[str, Any] = {"name": name, "kind": kind, "axis": axis, "columns": list(columns)}
-        chart |= {"rows": data, "served_by": checked(served_by or {}, drawn, name)}
-        if caption:
-            chart["caption"] = caption
-        self.charts.append(chart)
+    def chart(self, chart: Chart) -> None:
+        """Add a chart by its data."""
+        self.charts.append(chart.document())
 
     def prefix(self, name: str, first: Layout, second: Layout, *, block: int, chunk: int) -> None:
         """Draw two prompts one above the other: where they part, and which blocks and chunks that costs.

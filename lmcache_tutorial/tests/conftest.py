@@ -14,7 +14,7 @@ from lmcache_tutorial.prompts.layout import Layout
 from lmcache_tutorial.prompts.rendering import Rendered
 from lmcache_tutorial.quantities.records import Interval, SpanRecord, TokenSources
 from lmcache_tutorial.report.environment import environment
-from lmcache_tutorial.report.results import RunRecord
+from lmcache_tutorial.report.results import Chart, RunRecord
 from lmcache_tutorial.settings.bars import Thresholds
 from lmcache_tutorial.settings.run import RunConfig, run_config
 
@@ -62,12 +62,12 @@ def document(cpu_run: RunConfig) -> dict[str, Any]:
         drop = Interval(0.9, 0.85, 0.95)
         lesson.headline(hit_rate=0.97, ttft_drop=drop, tokens=TokenSources(3, 60, 37, 0))
         rows = [(HOSTILE, 1.0), (HOSTILE, 1.2), ("warm", 0.2)]
-        lesson.chart("Neutral", kind="rounds", columns=["arm", "TTFT [s]"], rows=rows, axis="TTFT [s]")
+        lesson.chart(Chart("Neutral", "rounds", ["arm", "TTFT [s]"], rows, axis="TTFT [s]"))
         warm_by = {"cold": "computed", "warm": "engine"}
         lesson.rounds("TTFT", {"cold": [1.0, 1.2], "warm": [0.2, 0.1]}, served_by=warm_by)
         growth = [(100, 0.1, "cold"), (200, 0.3, "cold"), (200, 0.1, "warm")]
         columns = ["tokens", "TTFT [s]", "arm"]
-        lesson.chart("Growth", kind="growth", columns=columns, rows=growth, axis="tokens", served_by=warm_by)
+        lesson.chart(Chart("Growth", "growth", columns, growth, axis="tokens", served_by=warm_by))
         manual = [f" word{place}" for place in range(100)]
         prompts = [
             layout(("manual", manual), ("question", [*begin, " end", HOSTILE]))

@@ -139,17 +139,36 @@ def planted(name: str, number: int, chance: random.Random) -> dict:
     return requests[name]()
 
 
-PLANTED = {
-    "timestamp: a clock": "system", "timestamp: a date": "system", "timestamp: seconds": "system",
-    "request_id: uuid": "system", "request_id: session": "system", "request_id: number": "system",
-    "user_text_above_static: user": "user", "user_text_above_static: system": "system",
-    "tool_order": "tools", "json_key_order: system": "system", "json_key_order: tools": "tools",
-    "timestamp: above manual and question": "user", "request_id: user number": "system",
-    "user_text_above_static: two messages": "user", "retrieval_order: earlier turn": "history",
-    "history_rewritten: summary in the system": "system",
-    "whitespace": "system", "history_trimmed": "history", "history_rewritten: summary": "history",
-    "history_rewritten: edited": "history", "retrieval_order": "user", "short_prefix": "system",
-}  # fmt: skip
+CULPRITS_IN = {
+    "system": [
+        "timestamp: a clock",
+        "timestamp: a date",
+        "timestamp: seconds",
+        "request_id: uuid",
+        "request_id: session",
+        "request_id: number",
+        "request_id: user number",
+        "user_text_above_static: system",
+        "json_key_order: system",
+        "history_rewritten: summary in the system",
+        "whitespace",
+        "short_prefix",
+    ],
+    "tools": ["tool_order", "json_key_order: tools"],
+    "user": [
+        "user_text_above_static: user",
+        "user_text_above_static: two messages",
+        "timestamp: above manual and question",
+        "retrieval_order",
+    ],
+    "history": [
+        "history_trimmed",
+        "history_rewritten: summary",
+        "history_rewritten: edited",
+        "retrieval_order: earlier turn",
+    ],
+}
+PLANTED = {name: segment for segment, names in CULPRITS_IN.items() for name in names}
 
 
 def log_of(name: str) -> list[str]:

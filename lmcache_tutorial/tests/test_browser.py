@@ -11,10 +11,17 @@ from lmcache_tutorial.report.page import write_report
 from lmcache_tutorial.tests.conftest import HOSTILE, OUTCOMES
 
 MISSING = [name for name in ("chromium", "chromedriver") if not shutil.which(name)]
-QUIET = (
-    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --window-size=1100,1600"
-).split()
+QUIET = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1100,1600",
+]
 
 
 @pytest.fixture

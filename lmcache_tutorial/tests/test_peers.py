@@ -1,6 +1,7 @@
 """Peers: the blocks they sit in, what follows from samples, and the page."""
 
 import json
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,22 +23,19 @@ from lmcache_tutorial.stack import needs as doctor
 from lmcache_tutorial.stack.keep import StackError
 
 KV = 131_072
-TTFT = {  # [s] of (peer, start) at 32,000 tokens, a load of 0.1 s beyond the engine's own hit
-    "cold": 1.2, "engine": 0.06, "outside": 0.16,
-}  # fmt: skip
+# [s] by start at 32,000 tokens; the load takes 0.1 s beyond the engine's own hit
+TTFT = {"cold": 1.2, "engine": 0.06, "outside": 0.16}
 
 
 def samples(*peers, block=0, scale=1.0, outside=32_000):
     starts = {p.name: ["cold", "engine"] if p is ALONE else ["cold", "engine", "outside"] for p in peers}
-    return [
-        Sample(
-            peer.name, block, 32_000, number, start, TTFT[start] * scale * (1 + number / 1000), 16,
-            32_000 if start == "engine" else 0, outside if start == "outside" else 0, 32_000,
-        )
-        for peer in peers
-        for number in range(5)
-        for start in starts[peer.name]
-    ]  # fmt: skip
+    found = []
+    for peer, number in product(peers, range(5)):
+        for start in starts[peer.name]:
+            ttft_s = TTFT[start] * scale * (1 + number / 1000)
+            tokens = (16, 32_000 if start == "engine" else 0, outside if start == "outside" else 0, 32_000)
+            found.append(Sample(peer.name, block, 32_000, number, start, ttft_s, *tokens))
+    return found
 
 
 @given(st.integers(1, 6), st.sampled_from([SETS["peers"].peers, SETS["tuning"].peers, (ALONE, TUNED)]))

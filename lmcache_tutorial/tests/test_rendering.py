@@ -132,16 +132,20 @@ def test_a_broken_tool_call_refuses_the_request(call):
         RENDERER.text([{"role": "assistant", "content": None, "tool_calls": [call]}])
 
 
-@pytest.mark.parametrize(
-    "template",
-    [
-        "{{ messages[9].content.x }}", "{{ 1 / 0 }}", "{{ messages | sum }}", "{% for %}", "{{ nothing() }}",
-        "{{ ''.__class__.__mro__ }}{{ ''.__class__.__mro__() }}",
-        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
-        "{% for a in range(90000) %}{{ 'x' * 9000 }}{% endfor %}",
-        "{{ 'x'.encode('idna', 'nothing') }}{{ strftime_now(1) }}",
-    ],
-)  # fmt: skip
+BAD_TEMPLATES = [
+    "{{ messages[9].content.x }}",
+    "{{ 1 / 0 }}",
+    "{{ messages | sum }}",
+    "{% for %}",
+    "{{ nothing() }}",
+    "{{ ''.__class__.__mro__ }}{{ ''.__class__.__mro__() }}",
+    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    "{% for a in range(90000) %}{{ 'x' * 9000 }}{% endfor %}",
+    "{{ 'x'.encode('idna', 'nothing') }}{{ strftime_now(1) }}",
+]
+
+
+@pytest.mark.parametrize("template", BAD_TEMPLATES)
 def test_whatever_a_template_does_is_a_refusal(template):
     with pytest.raises(RefusedError):
         Renderer(RENDERER.tokenizer, template).text([{"role": "user", "content": "a"}])

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,8 @@ NEVER = {  # beyond the ranks
     "diagnosis": set(RANKS) - {"quantities", "pages", "settings", "prompts"},
 }
 ALONE = ("servers/supervisor.py", "machine/checks.py")  # run by their paths: the standard library only
+SUITE_WIDE = {"browser", "colours", "structure"}  # these tests look at more than one room
+LONGEST_FUNCTION = 40  # lines; what it holds and how it branches is ruff's affair
 LESSONS = sorted((ROOT / "tutorial_tests").glob("test_lesson*.py"))
 ROOM_MODULES = sorted(path for room in RANKS for path in (PACKAGE / room).glob("*.py"))
 
@@ -94,6 +97,12 @@ def test_the_map_tells_of_every_room_its_rank_and_its_modules():
         assert set(re.findall(r"`(\w+)`", text)) == modules, room
 
 
+def test_tests_are_found_by_the_name_of_a_module_or_a_room():
+    names = {path.stem.removeprefix("test_") for path in (PACKAGE / "tests").glob("test_*.py")}
+    assert names - SUITE_WIDE - {path.stem for path in ROOM_MODULES} - set(RANKS) == set()
+    assert names >= SUITE_WIDE
+
+
 def test_nothing_imports_a_fixture():
     paths = [*LESSONS, *(PACKAGE / "tests").glob("*.py"), *(ROOT / "fixtures").glob("*.py")]
     assert [
@@ -106,6 +115,37 @@ def test_modules_and_lessons_stay_small():
     limits = {"fixtures": 160, "tutorial_tests": 290}
     for path in [*modules, *(ROOT / "fixtures").glob("*.py"), *LESSONS]:
         assert len(path.read_text().splitlines()) <= limits.get(path.parent.name, 400), path
+
+
+def sources() -> list[Path]:
+    """Return the files that keep to the rules for functions and formatting."""
+    tables = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    unfinished = {PACKAGE / name for name in tables.get("lmcache_tutorial", {}).get("unfinished", [])}
+    folders = (PACKAGE, ROOT / "fixtures", ROOT / "tutorial_tests", ROOT / ".ci")
+    return sorted({path for folder in folders for path in folder.rglob("*.py")} - unfinished)
+
+
+def test_no_comment_switches_a_rule_off():
+    switch = re.compile(r"# *fmt: *(?:skip|off)|# *(?:ruff: *)?noqa(?!:)|# *noqa:.*(?:SIM|RET|C901|PLR09)")
+    assert [path.name for path in sources() if switch.search(path.read_text())] == []
+
+
+def lines_without_docstring(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Count a function's lines from its ``def`` to its end."""
+    lines = (function.end_lineno or 0) - function.lineno + 1
+    if ast.get_docstring(function) is None:
+        return lines
+    docstring = function.body[0]
+    return lines - ((docstring.end_lineno or 0) - docstring.lineno + 1)
+
+
+def test_a_function_is_read_at_once():
+    for path in sources():
+        if path.is_relative_to(PACKAGE / "tests"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert lines_without_docstring(node) <= LONGEST_FUNCTION, f"{path}: {node.name}"
 
 
 def collected(*arguments: str) -> list[str]:
@@ -130,9 +170,8 @@ def test_a_chapter_holds_the_form(path):
     text = path.read_text()
     sections = re.findall(r"^# ## (\d)\. (.*)$", text, re.MULTILINE)
     assert [number for number, _ in sections] == ["1", "2", "3", "4", "5"]
-    assert [
-        title.split()[-1] for _, title in sections
-    ] == "workload prediction measurement claims Exercises".split()
+    wanted = ["workload", "prediction", "measurement", "claims", "Exercises"]
+    assert [title.split()[-1] for _, title in sections] == wanted
     claims = re.findall(r"^def (test_\w+)", text, re.MULTILINE)
     assert len([name for name in claims if "benchmark" not in name]) <= 7
     exercises = re.split(r"^# \d\. ", text.partition("## 5. Exercises")[2], flags=re.MULTILINE)[1:]

@@ -63,9 +63,13 @@ class Traces:
         with without_tracing_variables():
             self._provider = TracerProvider()
             self._client = Langfuse(
-                public_key=self._public_key, secret_key=f"sk-lf-{secrets.token_hex(8)}", base_url=NOWHERE,
-                tracer_provider=self._provider, span_exporter=self._exporter, sample_rate=1.0,
-            )  # fmt: skip
+                public_key=self._public_key,
+                secret_key=f"sk-lf-{secrets.token_hex(8)}",
+                base_url=NOWHERE,
+                tracer_provider=self._provider,
+                span_exporter=self._exporter,
+                sample_rate=1.0,
+            )
 
     def handler(self) -> tuple[str, CallbackHandler]:
         """Return a new trace id and the handler that writes a graph's run under it."""
