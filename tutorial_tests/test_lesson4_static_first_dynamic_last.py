@@ -23,7 +23,7 @@ from datetime import datetime
 
 import pytest
 
-from lmcache_tutorial.asking.ask import Start
+from lmcache_tutorial.asking.cache_state import Start
 from lmcache_tutorial.gate.decide import decided, lies_above
 from lmcache_tutorial.graphs.pairs import Pair, Pairs
 from lmcache_tutorial.lessons.progress import Progress

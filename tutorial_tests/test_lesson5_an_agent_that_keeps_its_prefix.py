@@ -274,7 +274,7 @@ def test_lesson5_experts_side_by_side_share_one_prefill(
 
 # %% [markdown]
 # ## 5. Exercises
-# 1. Does it pay to keep four messages instead of two? File: this one. Change: `KEPT = 4`. Command: `pytest -k
-#    "lesson5 and policy"`. Where: the charts "Hit rate of the warm turns" and "Prefilled in the warm turns".
-#    Predict first how many tokens each trimming policy prefills. Why do both prefill more, though both trim
-#    one turn later?
+# 1. Does it pay to keep four messages instead of two? File: this one. Change: `KEPT, STEP = 4, 4`. Command:
+#    `pytest -k "lesson5 and policy"`. Where: the charts "Hit rate of the warm turns" and "Prefilled in the
+#    warm turns". Predict first how many tokens each trimming policy prefills. Why do both prefill more,
+#    though both trim one turn later?

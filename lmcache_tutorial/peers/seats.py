@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ..models.prepare import Model
 from ..servers.process import ServerError
@@ -45,43 +45,55 @@ def seat_config(plain: StackConfig, peer: Peer, model: Model, sizes: LessonSizes
     return config.with_engines(context_tokens=context, memory_gib=engine).with_caches(memory_gib=kept)
 
 
-@contextmanager
-def seated(
-    run: RunConfig,
-    sizes: LessonSizes,
-    model: Model,
-    block: Sequence[Peer],
-    progress: Callable[[str], None],
-    give_up: GiveUp,
-) -> Iterator[list[Seat]]:
-    """Run the engines of one block side by side for the length of a ``with`` block.
+@dataclass(frozen=True)
+class Seats:
+    """Where the engines of a block of peers run side by side.
 
-    ``give_up`` is told of a peer whose servers did not start; it has no seat then.
-
-    Raises:
-        StackError: the machine has too little for all of them.
-        ServerError: a program could not be executed; none is left running.
+    Attributes:
+        run: the configuration.
+        sizes: the documents' lengths.
+        model: what the engines serve.
+        progress: told what happens, a line at a time.
+        give_up: told of a peer whose servers did not start; it has no seat then.
     """
-    seats: list[Seat] = []
-    configs = [seat_config(run.stack, peer, model, sizes, number) for number, peer in enumerate(block)]
-    for check in resources(*configs):
-        if not check.ok:
-            together = " beside ".join(peer.name for peer in block)
-            raise StackError(
-                f"{check.name} is too small for {together}: {check.seen}.\nTo fix: {check.remedy}"
-            )
-    with ExitStack() as opened:  # closes every one, also where closing another fails
-        for peer, config in zip(block, configs, strict=True):
-            logs = run.report_dir / "logs" / peer.name.replace(" ", "-").replace(",", "")
-            stack = launch(config, model, logs, progress)
-            opened.callback(stack.close)
-            seats.append((peer, stack))
-        progress(f"peers: starting {' beside '.join(peer.name for peer in block)}")
-        started = time.monotonic()
-        for peer, stack in list(seats):
-            try:
-                wait_ready(stack, since=started)
-            except ServerError as error:
-                give_up(peer, error)
-                seats.remove((peer, stack))
-        yield seats
+
+    run: RunConfig
+    sizes: LessonSizes
+    model: Model
+    progress: Callable[[str], None]
+    give_up: GiveUp
+
+    @contextmanager
+    def taken(self, block: Sequence[Peer]) -> Iterator[list[Seat]]:
+        """Run the engines of one block for the length of a ``with`` block.
+
+        Raises:
+            StackError: the machine has too little for all of them.
+            ServerError: a program could not be executed; none is left running.
+        """
+        seats: list[Seat] = []
+        configs = [
+            seat_config(self.run.stack, peer, self.model, self.sizes, number)
+            for number, peer in enumerate(block)
+        ]
+        for check in resources(*configs):
+            if not check.ok:
+                together = " beside ".join(peer.name for peer in block)
+                raise StackError(
+                    f"{check.name} is too small for {together}: {check.seen}.\nTo fix: {check.remedy}"
+                )
+        with ExitStack() as opened:  # closes every one, also where closing another fails
+            for peer, config in zip(block, configs, strict=True):
+                logs = self.run.report_dir / "logs" / peer.name.replace(" ", "-").replace(",", "")
+                stack = launch(config, self.model, logs, self.progress)
+                opened.callback(stack.close)
+                seats.append((peer, stack))
+            self.progress(f"peers: starting {' beside '.join(peer.name for peer in block)}")
+            started = time.monotonic()
+            for peer, stack in list(seats):
+                try:
+                    wait_ready(stack, since=started)
+                except ServerError as error:
+                    self.give_up(peer, error)
+                    seats.remove((peer, stack))
+            yield seats

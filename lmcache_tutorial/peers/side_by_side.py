@@ -23,7 +23,7 @@ from .catalogue import SETS, TUNED, Peer, blocks, settings_digest
 from .copy_rate import copy_rates
 from .page import PeersRecord, overhead_row, write_page
 from .rounds import measure, save
-from .seats import seated
+from .seats import Seats
 
 OVERHEAD_ROUNDS = 61
 QUESTION = "Which class stores a chunk?"
@@ -51,10 +51,11 @@ class SideBySide:
         """Run every block; return the document."""
         if self.record.go_on_from(self.path):
             self.progress(f"peers: {self.path.name} is unfinished: what it holds is not measured again")
+        places = Seats(self.run, self.sizes, self.model, self.progress, self.give_up)
         fit = PROFILES[self.run.stack.profile].side_by_side
         for block in blocks(self.peers, fit, self.record.measured):
             number = self.record.next_block
-            with seated(self.run, self.sizes, self.model, block, self.progress, self.give_up) as seats:
+            with places.taken(block) as seats:
                 self.record.commands |= {peer.name: stack.describe() for peer, stack in seats}
                 for sample in measure(number, seats, self.wanted, self.sizes, self.give_up):
                     self.record.samples.append(sample)

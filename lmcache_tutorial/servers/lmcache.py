@@ -13,7 +13,7 @@ from ..settings.environment import server_environment
 from ..settings.topology import CacheConfig, StackConfig
 from .counters import CacheCounters, cache_counters
 from .ports import free_port
-from .process import Server
+from .process import Launch, Server
 from .program import Program, Site, arguments
 
 
@@ -85,11 +85,13 @@ def launch(site: Site, own: CacheConfig, name: str) -> Cache:
     cache.server = Server.start(
         name,
         cache_command(own, port, http_port, shm_name),
-        port=port,
-        log=site.logs / f"{name}.log",
-        env=server_environment(site.config),
-        shm_name=shm_name,
-        remedies=[f"let LMCache take less memory: pytest --lmcache-memory-gib={smaller:g}"],
+        Launch(
+            port,
+            log=site.logs / f"{name}.log",
+            env=server_environment(site.config),
+            shm_name=shm_name,
+            remedies=(f"let LMCache take less memory: pytest --lmcache-memory-gib={smaller:g}",),
+        ),
     )
     return cache
 

@@ -62,6 +62,25 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
+@dataclass(frozen=True)
+class Launch:
+    """What a server is started with, besides its command.
+
+    Attributes:
+        port: where it will listen, for messages and for :meth:`Server.attach`.
+        log: file that its output is appended to.
+        env: its whole environment; ``None`` is this process's.
+        shm_name: shared memory with this text in its name is unlinked when the server ends.
+        remedies: what to try if it does not become ready, each ``why: command``.
+    """
+
+    port: int
+    log: Path
+    env: Mapping[str, str] | None = None
+    shm_name: str | None = None
+    remedies: tuple[str, ...] = ()
+
+
 class Server:
     """One running server under its supervisor, started by this process or found again by its record."""
 
@@ -80,38 +99,25 @@ class Server:
         self._remedies = tuple(remedies)
 
     @classmethod
-    def start(
-        cls,
-        name: str,
-        command: Sequence[str],
-        *,
-        port: int,
-        log: Path,
-        env: Mapping[str, str] | None = None,
-        shm_name: str | None = None,
-        remedies: Sequence[str] = (),
-    ) -> Server:
+    def start(cls, name: str, command: Sequence[str], launch: Launch) -> Server:
         """Start a command under a supervisor of its own.
 
         Args:
             name: what messages call it.
             command: program and arguments; it inherits no terminal and no standard input.
-            port: where it will listen, for messages and for :meth:`attach`.
-            log: file that its output is appended to.
-            env: its whole environment; ``None`` is this process's.
-            shm_name: shared memory with this text in its name is unlinked when the server ends.
-            remedies: what to try if it does not become ready, each ``why: command``.
+            launch: its port, log and environment.
 
         Raises:
             ServerError: the command cannot be executed.
         """
+        log = launch.log
         log.parent.mkdir(parents=True, exist_ok=True)
         log_start = log.stat().st_size if log.exists() else 0
-        shm = ["--shm", shm_name] if shm_name else []
+        shm = ["--shm", launch.shm_name] if launch.shm_name else []
         supervisor = subprocess.Popen(
             [sys.executable, "-I", str(SUPERVISOR), "--log", str(log), *shm, "--", *command],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=None if env is None else dict(env), start_new_session=True,
+            env=None if launch.env is None else dict(launch.env), start_new_session=True,
         )  # fmt: skip
         assert supervisor.stdin
         assert supervisor.stdout
@@ -134,8 +140,8 @@ class Server:
         finally:
             supervisor.stdout.close()
             supervisor.stderr.close()
-        record = ServerRecord(name, tuple(command), port, str(log), *identity)
-        return cls(record, supervisor, log_start=log_start, remedies=remedies)
+        record = ServerRecord(name, tuple(command), launch.port, str(log), *identity)
+        return cls(record, supervisor, log_start=log_start, remedies=launch.remedies)
 
     @classmethod
     def attach(cls, record: ServerRecord) -> Server | None:

@@ -19,7 +19,7 @@ from ..settings.topology import EngineConfig, StackConfig
 from .counters import EngineCounters, engine_counters
 from .lmcache import Cache, connector
 from .ports import free_port
-from .process import Server
+from .process import Launch, Server
 from .program import Program, Site, arguments
 
 Messages = Sequence[Mapping[str, Any]]
@@ -44,10 +44,8 @@ class Plan:
         """
         command = engine_command(self, cache.port if cache else None)
         environment = server_environment(self.config)
-        remedies = [_remedy(self)]
-        return Server.start(
-            self.name, command, port=self.port, log=self.log, env=environment, remedies=remedies
-        )
+        launch = Launch(self.port, self.log, environment, remedies=(_remedy(self),))
+        return Server.start(self.name, command, launch)
 
 
 class Engine(Program):

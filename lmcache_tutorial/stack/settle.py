@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from ..servers.counters import LOOKED_UP, STORED, CountersError, Snapshot
 
@@ -11,95 +12,103 @@ SETTLE_LIMIT_S = 30.0  # storing 60,000 tokens takes a second
 STILL_S = 1.0
 
 
-def counted(
-    read: Callable[[], Snapshot], since: Snapshot, prompts: Sequence[int], *, chunk: int | None
-) -> Snapshot:
-    """Wait until calls stand in the counters of both servers; return the counters then.
+@dataclass(frozen=True)
+class Settling:
+    """How a stack is waited for.
 
-    The engine adds a prompt when it logs the step that finished it, LMCache when its event queue is drained.
-
-    Args:
+    Attributes:
         read: reads the counters.
-        since: the counters before the calls.
-        prompts: the prompt tokens of each call, from ``usage``.
-        chunk: LMCache's chunk [tokens]; ``None`` where the engine runs without it.
-
-    Raises:
-        CountersError: the calls were not counted within 30 s, or more was counted than was asked: somebody
-            else uses this engine, and nobody could tell whose tokens are whose.
-    """
-    deadline = time.monotonic() + SETTLE_LIMIT_S
-    looked_up = sum(prompt // chunk * chunk for prompt in prompts) if chunk else 0
-    while True:
-        now = read()
-        engine, lmcache = now.prompt - since.prompt, now.lookup_requested - since.lookup_requested
-        if engine > sum(prompts):
-            raise CountersError(
-                f"usage counts {sum(prompts)} prompt tokens, the engine's counters {engine}: somebody else "
-                "uses this engine.\nTo fix: measure on an engine of your own, or wait until it is idle."
-            )
-        if engine >= sum(prompts) and lmcache >= looked_up:
-            return now
-        if time.monotonic() > deadline:
-            if looked_up and LOOKED_UP in now.absent:
-                raise _not_there(LOOKED_UP)
-            raise CountersError(
-                f"usage counts {sum(prompts)} prompt tokens, the engine's counters {engine}; LMCache was "
-                f"to look up {looked_up}, its counters say {lmcache}."
-            )
-        time.sleep(0.01)
-
-
-def stored(
-    read: Callable[[], Snapshot],
-    since: Snapshot,
-    *,
-    chunk: int,
-    writing: Callable[[], bool],
-    parallel: bool = False,
-    logs: Sequence[str] = (),
-) -> None:
-    """Wait until LMCache has stored every whole chunk that it was asked for and did not hold.
-
-    Where an engine's own hit is shorter than a chunk, LMCache 0.5.3 does not count it among what is computed,
-    and may leave out the prompt's last chunk: where the engine had a hit of its own, one a call may be
-    missing, when the number has stood still.
-
-    Args:
-        read: reads the counters.
-        since: the counters before the calls.
-        chunk: LMCache's chunk [tokens].
+        chunk: LMCache's chunk [tokens]; ``None`` where no engine is connected to it.
         writing: tells whether LMCache is still writing; asked last, for it makes LMCache check its memory.
-        parallel: the calls overlapped: two may have stored one chunk between them, so that the number is not
-            known; it must have stood still.
         logs: files that an error names.
-
-    Raises:
-        CountersError: chunks were still missing after 30 s.
     """
-    deadline = time.monotonic() + SETTLE_LIMIT_S
-    seen, still_since = -1, time.monotonic()
-    while True:
-        now = read()
-        missed = (now.lookup_requested - now.lookup_hit) - (since.lookup_requested - since.lookup_hit)
-        expected, found = missed // chunk, now.stored_chunks - since.stored_chunks
-        if found != seen:
-            seen, still_since = found, time.monotonic()
-        may_miss = now.ttft_count - since.ttft_count if now.engine > since.engine else 0
-        still = time.monotonic() - still_since > STILL_S
-        done = found >= expected or (still and (parallel or found >= expected - may_miss))
-        if done and not writing():
-            return
-        if time.monotonic() > deadline:
-            if STORED in now.absent:
-                raise _not_there(STORED)
-            raise CountersError(
-                f"LMCache stored {found} of {expected} chunks within {SETTLE_LIMIT_S:g} s. It drops what "
-                "finds no free memory, even where older chunks could be evicted.\n"
-                "To fix: more --lmcache-memory-gib, for three of your longest prompts or more; "
-                f"else look for errors in {', '.join(logs)}"
-            )
-        time.sleep(0.02)
+
+    read: Callable[[], Snapshot]
+    chunk: int | None
+    writing: Callable[[], bool]
+    logs: Sequence[str] = ()
+
+    def counted(self, since: Snapshot, prompts: Sequence[int]) -> Snapshot:
+        """Wait until calls stand in the counters of all servers; return the counters then.
+
+        An engine adds a prompt when it logs the step that finished it, LMCache when its event queue is
+        drained.
+
+        Args:
+            since: the counters before the calls.
+            prompts: the prompt tokens of each call, from ``usage``.
+
+        Raises:
+            CountersError: the calls were not counted within 30 s, or more was counted than was asked:
+                somebody else uses this engine, and nobody could tell whose tokens are whose.
+        """
+        deadline = time.monotonic() + SETTLE_LIMIT_S
+        looked_up = sum(prompt // self.chunk * self.chunk for prompt in prompts) if self.chunk else 0
+        while True:
+            now = self.read()
+            engine, lmcache = now.prompt - since.prompt, now.lookup_requested - since.lookup_requested
+            if engine > sum(prompts):
+                raise CountersError(
+                    f"usage counts {sum(prompts)} prompt tokens, the engine's counters {engine}: somebody "
+                    "else uses this engine.\n"
+                    "To fix: measure on an engine of your own, or wait until it is idle."
+                )
+            if engine >= sum(prompts) and lmcache >= looked_up:
+                return now
+            if time.monotonic() > deadline:
+                if looked_up and LOOKED_UP in now.absent:
+                    raise _not_there(LOOKED_UP)
+                raise CountersError(
+                    f"usage counts {sum(prompts)} prompt tokens, the engine's counters {engine}; LMCache was "
+                    f"to look up {looked_up}, its counters say {lmcache}."
+                )
+            time.sleep(0.01)
+
+    def stored(self, since: Snapshot, *, parallel: bool = False) -> None:
+        """Wait until LMCache has stored every whole chunk that it was asked for and did not hold.
+
+        Where an engine's own hit is shorter than a chunk, LMCache 0.5.3 does not count it among what is
+        computed, and may leave out the prompt's last chunk: where the engine had a hit of its own, one a call
+        may be missing, when the number has stood still.
+
+        Args:
+            since: the counters before the calls.
+            parallel: the calls overlapped: two may have stored one chunk between them, so that the number is
+                not known; it must have stood still.
+
+        Raises:
+            CountersError: chunks were still missing after 30 s.
+        """
+        deadline = time.monotonic() + SETTLE_LIMIT_S
+        seen, still_since = -1, time.monotonic()
+        while self.chunk:
+            now = self.read()
+            expected, found = _missed(since, now) // self.chunk, now.stored_chunks - since.stored_chunks
+            if found != seen:
+                seen, still_since = found, time.monotonic()
+            may_miss = now.ttft_count - since.ttft_count if now.engine > since.engine else 0
+            still = time.monotonic() - still_since > STILL_S
+            done = found >= expected or (still and (parallel or found >= expected - may_miss))
+            if done and not self.writing():
+                return
+            if time.monotonic() > deadline:
+                raise self._dropped(now, found, expected)
+            time.sleep(0.02)
+
+    def _dropped(self, now: Snapshot, found: int, expected: int) -> CountersError:
+        if STORED in now.absent:
+            return _not_there(STORED)
+        return CountersError(
+            f"LMCache stored {found} of {expected} chunks within {SETTLE_LIMIT_S:g} s. It drops what finds "
+            "no free memory, even where older chunks could be evicted.\n"
+            "To fix: more --lmcache-memory-gib, for three of your longest prompts or more; "
+            f"else look for errors in {', '.join(self.logs)}"
+        )
+
+
+def _missed(since: Snapshot, now: Snapshot) -> int:
+    """Count the tokens that were looked up and not found."""
+    return (now.lookup_requested - now.lookup_hit) - (since.lookup_requested - since.lookup_hit)
 
 
 def _not_there(counter: str) -> CountersError:

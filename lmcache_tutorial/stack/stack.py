@@ -23,7 +23,7 @@ from ..servers.vllm import Engine, Messages
 from ..settings.profiles import PROFILES
 from ..settings.topology import StackConfig
 from ..settings.workload import Workload
-from .settle import SETTLE_LIMIT_S, counted, stored
+from .settle import SETTLE_LIMIT_S, Settling
 
 Progress = Callable[[str], None]
 WARM_UP = Document("warm-up", size="short", seed=0)
@@ -195,24 +195,22 @@ class Stack:
             CountersError: they were not, or more was counted, or a chunk was not stored.
         """
         after = self.wait_counted(since, prompts)
-        self._wait_stored(since, parallel=parallel)
+        self._settling.stored(since, parallel=parallel)
         return after
 
     def wait_counted(self, since: Snapshot, prompts: Sequence[int]) -> Snapshot:
         """Wait until all servers have counted these calls, and return the counters; see :mod:`.settle`."""
-        return counted(self.snapshot, since, prompts, chunk=self._chunk)
-
-    def _wait_stored(self, since: Snapshot, *, parallel: bool = False) -> None:
-        """Wait until LMCache has stored what it was asked for and did not hold; see :mod:`.settle`."""
-        if chunk := self._chunk:
-            stored(
-                self.snapshot, since, chunk=chunk, writing=self._writing, parallel=parallel, logs=self.logs
-            )
+        return self._settling.counted(since, prompts)
 
     @property
     def logs(self) -> list[str]:
         """The logs of the programs that are ours."""
         return [one.server.record.log for one in self.programs if one.server]
+
+    @property
+    def _settling(self) -> Settling:
+        """How its servers are waited for, as they run now: an engine may have lost its connector."""
+        return Settling(self.snapshot, self._chunk, self._writing, self.logs)
 
     @property
     def _chunk(self) -> int | None:

@@ -19,7 +19,7 @@ from lmcache_tutorial.models.prepare import (
 )
 from lmcache_tutorial.plugin.header import header
 from lmcache_tutorial.servers.ports import free_port
-from lmcache_tutorial.servers.process import Server, ServerError
+from lmcache_tutorial.servers.process import Launch, Server, ServerError
 from lmcache_tutorial.settings.profiles import PROFILES
 from lmcache_tutorial.settings.run import run_config
 from lmcache_tutorial.settings.workload import fit
@@ -40,7 +40,7 @@ def cache(tmp_path, monkeypatch):
 def servers(tmp_path):
     """Two stand-ins that are written down as a kept stack of another configuration."""
     started = [
-        Server.start(name, [sys.executable, "-c", WAIT], port=free_port(), log=tmp_path / f"{name}.log")
+        Server.start(name, [sys.executable, "-c", WAIT], Launch(free_port(), tmp_path / f"{name}.log"))
         for name in ("lmcache", "vllm")
     ]
     state_file().parent.mkdir(parents=True)

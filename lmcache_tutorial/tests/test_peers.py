@@ -16,7 +16,7 @@ from lmcache_tutorial.peers.catalogue import ALONE, COMES, NATIVE, PEERS, SETS, 
 from lmcache_tutorial.peers.findings import Sample, Samples, against_native
 from lmcache_tutorial.peers.page import PeersRecord, findings, overhead_row, render_peers
 from lmcache_tutorial.peers.rounds import measure, save
-from lmcache_tutorial.peers.seats import seated
+from lmcache_tutorial.peers.seats import Seats
 from lmcache_tutorial.servers.process import ServerError
 from lmcache_tutorial.settings.profiles import PROFILES
 from lmcache_tutorial.stack import needs as doctor
@@ -192,7 +192,8 @@ def test_a_peer_that_does_not_start_has_no_seat_and_every_server_is_closed(cpu_r
     monkeypatch.setattr(peers_seats, "wait_ready", wait)
     model, gone = SimpleNamespace(kv_bytes_per_token=lambda dtype: KV), []
     sizes = cpu_run.classes[0].sizes
-    with seated(cpu_run, sizes, model, (base, bad, good), print, lambda peer, _: gone.append(peer)) as seats:
+    places = Seats(cpu_run, sizes, model, print, lambda peer, _: gone.append(peer))
+    with places.taken((base, bad, good)) as seats:
         assert [peer for peer, _ in seats] == [base, good]
         assert gone == [bad]
     assert Launched.closed == 3
@@ -255,7 +256,7 @@ def test_peers_that_do_not_fit_side_by_side_are_refused_before_one_starts(cpu_ru
     sizes, gone = cpu_run.classes[0].sizes, []
     with (
         pytest.raises(StackError, match="memory is too small for vLLM alone beside LMCache, tuned: 1 GiB"),
-        seated(cpu_run, sizes, model, (ALONE, TUNED), print, gone.append),
+        Seats(cpu_run, sizes, model, print, gone.append).taken((ALONE, TUNED)),
     ):
         pass
     assert needs[0]["shm_gib"] > 0

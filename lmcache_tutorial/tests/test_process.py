@@ -18,6 +18,7 @@ from lmcache_tutorial.servers import process
 from lmcache_tutorial.servers.ports import free_port
 from lmcache_tutorial.servers.process import (
     SUPERVISOR,
+    Launch,
     Server,
     ServerError,
     explaining_lines,
@@ -88,9 +89,9 @@ kept = mmap.mmap(file, 4096, access=getattr(mmap, sys.argv[3]))
 RUN = """
 import sys, time
 from pathlib import Path
-from lmcache_tutorial.servers.process import Server
+from lmcache_tutorial.servers.process import Launch, Server
 server = Server.start("stand-in", [sys.executable, "-c", sys.argv[1], sys.argv[2]],
-                      port=int(sys.argv[2]), log=Path(sys.argv[3]))
+                      Launch(int(sys.argv[2]), Path(sys.argv[3])))
 if sys.argv[4] == "keep":
     server.keep()
 print(server.record.supervisor, server.record.server, flush=True)
@@ -108,7 +109,7 @@ def listens(port: int) -> bool:
 def start(script: str, tmp_path: Path, *arguments: str, **options) -> Server:
     port = free_port()
     command = [sys.executable, "-c", script, str(port), *arguments]
-    return Server.start("stand-in", command, port=port, log=tmp_path / "server.log", **options)
+    return Server.start("stand-in", command, Launch(port, tmp_path / "server.log", **options))
 
 
 def wait_ready(server: Server, timeout_s: float = 20) -> list[float]:
@@ -268,7 +269,7 @@ def test_a_port_that_is_taken_is_told(tmp_path):
     wait_ready(first)
     port = first.record.port
     command = [sys.executable, "-c", LISTEN, str(port)]
-    second = Server.start("second", command, port=port, log=tmp_path / "second.log")
+    second = Server.start("second", command, Launch(port, tmp_path / "second.log"))
     with pytest.raises(ServerError, match="Address already in use"):
         wait_until_ready([(second, lambda: False)], timeout_s=20, ready=lambda server, took: None)
     for server in (first, second):
@@ -286,7 +287,7 @@ def test_a_flood_of_output_neither_blocks_nor_fills_memory(tmp_path):
 
 def test_a_command_that_does_not_exist_is_told(tmp_path):
     with pytest.raises(ServerError, match=r"could not be executed.*No such file"):
-        Server.start("missing", ["/no/such/program"], port=1, log=tmp_path / "log")
+        Server.start("missing", ["/no/such/program"], Launch(1, tmp_path / "log"))
 
 
 def test_temporary_files_are_removed(tmp_path):

@@ -67,7 +67,7 @@ def site(tmp_path):
 
 def test_each_server_has_a_remedy_of_its_own(site, monkeypatch):
     given = []
-    started = staticmethod(lambda name, command, **options: given.append((name, options["remedies"])))
+    started = staticmethod(lambda name, command, launch: given.append((name, launch.remedies)))
     monkeypatch.setattr(Server, "start", started)
     for config in (site.config, GPU.with_caches(memory_gib=70)):
         for name, own in named(config):
@@ -83,7 +83,7 @@ def test_each_server_has_a_remedy_of_its_own(site, monkeypatch):
 def test_a_second_engine_on_a_second_cache_is_two_entries_of_a_topology(site, monkeypatch):
     commands = {}
     monkeypatch.setattr(
-        Server, "start", staticmethod(lambda name, command, **options: commands.update({name: command}))
+        Server, "start", staticmethod(lambda name, command, launch: commands.update({name: command}))
     )
     one = site.config
     site.config = replace(

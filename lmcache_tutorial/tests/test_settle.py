@@ -10,6 +10,7 @@ from lmcache_tutorial.servers.lmcache import Cache
 from lmcache_tutorial.servers.vllm import Engine
 from lmcache_tutorial.settings.profiles import PROFILES
 from lmcache_tutorial.stack import settle as settling
+from lmcache_tutorial.stack.settle import Settling
 from lmcache_tutorial.stack.stack import Stack
 from lmcache_tutorial.tests.snapshots import snapshot
 
@@ -35,8 +36,12 @@ def reads(*snapshots):
     return iter(chain(snapshots, repeat(snapshots[-1]))).__next__
 
 
-def stored(read, **options):
-    settling.stored(read, START, **{"chunk": 256, "writing": lambda: False, "logs": ["x.log"], **options})
+def waiting(read, writing=lambda: False, chunk=256):
+    return Settling(read, chunk, writing, ["x.log"])
+
+
+def stored(read, writing=lambda: False, **options):
+    waiting(read, writing).stored(START, **options)
 
 
 def test_a_store_has_settled_when_every_missed_chunk_is_there(clock):
@@ -66,21 +71,21 @@ def test_dropped_chunks_are_an_error_that_names_the_memory(clock, fewer):
 
 def test_calls_are_counted_when_both_servers_have_them(clock):
     late = now(requested=768)
-    found = settling.counted(reads(late, late, now()), START, [1100], chunk=256)
+    found = waiting(reads(late, late, now()), chunk=256).counted(START, [1100])
     assert found == now()
-    assert settling.counted(reads(late), START, [1100], chunk=None) == late
+    assert waiting(reads(late), chunk=None).counted(START, [1100]) == late
     with pytest.raises(CountersError, match="look up 1024, its counters say 768"):
-        settling.counted(reads(late), START, [1100], chunk=256)
+        waiting(reads(late), chunk=256).counted(START, [1100])
 
 
 def test_tokens_of_somebody_else_are_an_error_and_not_ours(clock):
     with pytest.raises(CountersError, match="somebody else uses this engine"):
-        settling.counted(reads(now()), START, [1000], chunk=256)
+        waiting(reads(now()), chunk=256).counted(START, [1000])
 
 
 def test_more_than_was_asked_is_an_error_for_calls_side_by_side_too(clock):
     with pytest.raises(CountersError, match="usage counts 1099 prompt tokens, the engine's counters 1100"):
-        settling.counted(reads(now(calls=3)), START, [366, 366, 367], chunk=256)
+        waiting(reads(now(calls=3)), chunk=256).counted(START, [366, 366, 367])
 
 
 def test_a_look_up_that_is_not_counted_yet_is_waited_for_before_its_store(clock, monkeypatch):
@@ -105,4 +110,4 @@ def test_a_counter_that_is_not_there_is_named_and_no_lack_of_memory(clock):
         stored(reads(absent))
     blind = now(requested=0, absent=("lmcache_mp_lookup_requested_tokens_total",))
     with pytest.raises(CountersError, match="no LMCache connector"):
-        settling.counted(reads(blind), START, [1100], chunk=256)
+        waiting(reads(blind), chunk=256).counted(START, [1100])
