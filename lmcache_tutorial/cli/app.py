@@ -15,13 +15,15 @@ from rich.console import Console
 from ..diagnosis.diagnose import REMEMBERED_BLOCKS
 from ..diagnosis.result import diagnosis_text
 from ..models.prepare import CHAT_TEMPLATE, ModelError, prepare, small_model_folder
+from ..models.shapes import SHAPES
 from ..prompts.documents import CorpusError
 from ..prompts.rendering import Renderer, RenderingError
 from ..report.headlines import HeadlinesError, headlines, into
 from ..servers.process import ServerError
 from ..settings.bars import percent
-from ..settings.errors import ConfigError
+from ..settings.errors import ConfigError, MissingExtraError
 from ..settings.number_format import DTYPES
+from ..settings.packages import SERVERS, missing_servers, need_servers
 from ..settings.paths import user_path
 from ..settings.profiles import DEFAULT_MODEL, GPU_MODEL
 from ..settings.run import run_config
@@ -55,7 +57,7 @@ def _clear_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (*USAGE, CorpusError, ModelError, ServerError, StackError) as error:
+    except (*USAGE, CorpusError, MissingExtraError, ModelError, ServerError, StackError) as error:
         errors.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(2 if isinstance(error, USAGE) else 1) from None
 
@@ -82,6 +84,7 @@ def up(
             gpu_memory_share=gpu_memory_share,
             keep_stack=True,
         )
+        need_servers(run.stack.profile, "lmcache-tutorial up")
         opened = open_stack(run, lambda line: console.print(line, markup=False))
         console.print(f"stack: up at {opened.engine.url}; stop it with: lmcache-tutorial down", markup=False)
         opened.close()
@@ -113,7 +116,10 @@ def status() -> None:
 def doctor(stack: StackOption = "auto", model: ModelOption = None) -> None:
     """Check this machine, the packages, ports, memory, disk and the model; say what to do."""
     with _clear_errors():
-        checks = examine(run_config(stack=stack, model=model).stack)
+        config = run_config(stack=stack, model=model).stack
+        if len(missing_servers()) == len(SERVERS):  # a base install: six bad packages would say less
+            need_servers(config.profile, "lmcache-tutorial doctor")
+        checks = examine(config)
     for check in checks:
         console.print(f"{'ok ' if check.ok else 'BAD'} {check.name:<17} {check.seen}", markup=False)
         if not check.ok:
@@ -126,7 +132,10 @@ def doctor(stack: StackOption = "auto", model: ModelOption = None) -> None:
 def prepare_model(model: ModelOption = None) -> None:
     """Make the model ready, as the first run would do."""
     with _clear_errors():
-        ready = prepare(run_config(stack="auto", model=model, report_dir=Path()).stack.model, console.print)
+        config = run_config(stack="auto", model=model, report_dir=Path()).stack
+        if config.model in (DEFAULT_MODEL, *SHAPES):  # these are made with what servers bring; others are not
+            need_servers(config.profile, "lmcache-tutorial prepare")
+        ready = prepare(config.model, console.print)
         console.print(f"model: {ready.folder}", markup=False)
 
 

@@ -6,15 +6,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..quantities.sources import KEYS, NEUTRAL, PREDICTED, SOURCES
-from .plotting import chart_svg, part_keys
+from .colours import part_keys
 from .prefix_picture import prefix_caption, prefix_legend, prefix_svg
 
 FRONT_TO_END = "from the front of the prompt to its end, by who served them"
 
 
 def draw(chart: Mapping[str, Any], prefix: str) -> str:
-    """Draw a chart of any kind as an ``<svg>`` element; ``prefix`` is put before its ids."""
-    return prefix_svg(chart, prefix) if chart["kind"] == "prefix" else chart_svg(chart, prefix)
+    """Draw a chart of any kind as an ``<svg>`` element; ``prefix`` is put before its ids.
+
+    Raises:
+        ModuleNotFoundError: it is a chart of the lessons' report, and what draws those is not installed.
+    """
+    if chart["kind"] == "prefix":
+        return prefix_svg(chart, prefix)
+    try:
+        from .plotting import chart_svg  # matplotlib and pandas, which the base install does without
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"the chart {chart['name']!r} cannot be drawn: {error.name} is not installed.\n"
+            'To fix: pip install "lmcache-tutorial[lessons]"',
+            name=error.name,
+        ) from None
+    return chart_svg(chart, prefix)
 
 
 def caption(chart: Mapping[str, Any]) -> str:

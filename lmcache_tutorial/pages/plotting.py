@@ -1,8 +1,8 @@
 """One function a chart: columns and rows -> SVG text (matplotlib), to be put inline into a page.
 
-Colours are placeholders that the page's style sheet resolves, so that a chart follows the theme; ids carry
-the chart's own prefix, so that two charts on a page do not collide. A colour says who served the tokens, on
-every chart the same; a series of which nothing is stated is neutral.
+Ids carry the chart's own prefix, so that two charts on a page do not collide. A series of which nothing is
+stated is neutral. Only the lessons' report draws these charts: this module alone needs matplotlib and pandas,
+and is imported when the first one is drawn.
 """
 
 from __future__ import annotations
@@ -20,17 +20,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..quantities.formats import figure as printed
-from ..quantities.sources import KEYS, NEUTRAL, PREDICTED, SOURCES
+from ..quantities.sources import NEUTRAL, PREDICTED
+from .colours import COLOURS, INK, PAPER, VARIABLES, Keys, part_keys
 
 LABEL_CHARACTERS, LABEL_LINES = 26, 3
-INK, PAPER = "#0a0b0c", "#0a0b0d"
-PARTS = ("part-1", "part-2", "part-3", "part-4")
-# Key -> placeholder; the page's style sheet has a variable of the key's name.
-COLOURS = {key: f"#0a0b{number:02x}" for number, key in enumerate([*KEYS, *PARTS], 32)}
-VARIABLES = {INK: "var(--ink)", PAPER: "var(--card)"} | {
-    colour: f"var(--{key.replace('_', '-')})" for key, colour in COLOURS.items()
-}
-KEY_OF = {name: key for key, name in SOURCES.items()} | {"prefill": "computed"}  # part of a bar -> source
 MARKERS, LINES = "osD^v", ("-", "-.", ":", (0, (7, 2, 1, 2, 1, 2)))  # dashed means predicted
 NAMESPACES = {"": "http://www.w3.org/2000/svg", "xlink": "http://www.w3.org/1999/xlink"}
 HREF = "{http://www.w3.org/1999/xlink}href"
@@ -48,8 +41,6 @@ STYLE: Any = {
     "axes.spines.right": False,
     "legend.frameon": False,
 }
-Keys = Mapping[str, str]
-"""Series, arm or part -> who served it, a key of :data:`sources.KEYS`."""
 
 
 def rounds_chart(axes: Axes, frame: pd.DataFrame, keys: Keys) -> None:
@@ -137,16 +128,6 @@ KINDS: dict[str, Callable[[Axes, pd.DataFrame, Keys], None]] = {
     "parts": parts_chart,
     "served": served_chart,
 }
-
-
-def part_keys(parts: list[str], keys: Keys) -> dict[str, str]:
-    """Choose the colour of each part of a bar: its source, else one that no source has.
-
-    >>> part_keys(["prefill", "queue"], {})
-    {'prefill': 'computed', 'queue': 'part-1'}
-    """
-    others = iter(PARTS * len(parts))
-    return {part: keys.get(part) or KEY_OF.get(part) or next(others) for part in parts}
 
 
 def chart_svg(chart: Mapping[str, Any], prefix: str) -> str:

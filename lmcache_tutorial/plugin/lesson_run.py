@@ -112,8 +112,9 @@ class Session:
         for path, write in writers.items():
             try:
                 write(path)
-            except OSError as error:
-                self._problems.append(f"report: {path} could not be written: {error.strerror or error}")
+            except (OSError, ModuleNotFoundError) as error:  # the latter: a chart without matplotlib
+                reason = getattr(error, "strerror", None) or error
+                self._problems.append(f"report: {path} could not be written: {reason}")
         return len(self._problems) == before
 
     @pytest.hookimpl(trylast=True)

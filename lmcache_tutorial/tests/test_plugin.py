@@ -138,6 +138,18 @@ def test_a_report_folder_may_lie_in_the_home_folder(pytester, suite, monkeypatch
     assert not (pytester.path / "~").exists()
 
 
+def test_a_chart_that_cannot_be_drawn_costs_the_page_and_not_the_results(pytester, suite):
+    pytester.makeconftest(CONFTEST + "import sys\nsys.modules['matplotlib'] = None\n")
+    suite(2, "def test_lesson2_it(report):\n    report.rounds('TTFT', {'cold': [1.0, 2.0]})")
+    done = run(pytester)
+    assert done.ret == 1
+    assert results(pytester)["lessons"][1]["charts"]
+    assert not (pytester.path / "reports" / "index.html").exists()
+    done.stdout.fnmatch_lines(
+        ["report: *index.html could not be written: * matplotlib is not installed.", "*tutorial?lessons?*"]
+    )
+
+
 def test_headlines_go_to_junit(pytester, suite):
     run(pytester, "-k", "lesson2")
     tree = ElementTree.parse(pytester.path / "reports" / "junit.xml")
