@@ -24,10 +24,25 @@ MOST_PACKAGES, MOST_BYTES = 40, 120_000_000
 LIMIT_S = 300
 NOT_REACHED = "connection broken by"  # pip's words before it tries again, whatever the reason
 # What the base install does without; `asking`, `graphs`, `traces` and `peers` run the lessons and need it.
-EXTRA_MODULES = (
-    "google.protobuf jsonschema langchain langchain_core langchain_openai langfuse langgraph lmcache "
-    "matplotlib numpy opentelemetry pandas pytest_benchmark scipy torch transformers vllm"
-).split()
+EXTRA_MODULES = [
+    "google.protobuf",
+    "jsonschema",
+    "langchain",
+    "langchain_core",
+    "langchain_openai",
+    "langfuse",
+    "langgraph",
+    "lmcache",
+    "matplotlib",
+    "numpy",
+    "opentelemetry",
+    "pandas",
+    "pytest_benchmark",
+    "scipy",
+    "torch",
+    "transformers",
+    "vllm",
+]
 BASE_ROOMS = sorted(set(RANKS) - {"asking", "graphs", "traces", "peers"})
 IMPORT_THE_BASE = f"""
 import importlib, pkgutil, sys
