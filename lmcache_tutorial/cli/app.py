@@ -28,6 +28,7 @@ from ..settings.run import run_config
 from ..stack.keep import StackError, kept_servers, open_stack, state_file, take_down
 from ..stack.needs import examine
 from .diagnose import check_page_path, diagnose_errors, gate_failure, printable, read_log, write_page
+from .workbench import add_workbench
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False, soft_wrap=True)
@@ -197,6 +198,8 @@ def _renderer(tokenizer: Path | None) -> Renderer:
         )
     return Renderer.from_folder(small_model_folder(), CHAT_TEMPLATE)
 
+
+add_workbench(app, _clear_errors)
 
 if __name__ == "__main__":
     app()

@@ -31,8 +31,9 @@ RANKS = {
     "gate": 10,
     "report": 11,
     "peers": 12,
-    "plugin": 13,
-    "cli": 13,
+    "workbench": 13,
+    "plugin": 14,
+    "cli": 14,
 }
 NEVER = {  # beyond the ranks
     "traces": {"stack", "asking"},
