@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from lmcache_tutorial.models.prepare import CHAT_TEMPLATE, Model
+from lmcache_tutorial.models.model import CHAT_TEMPLATE, Model
 from lmcache_tutorial.peers.catalogue import PEERS, TUNING
 from lmcache_tutorial.servers.lmcache import lmcache_command
 from lmcache_tutorial.servers.vllm import engine_command
