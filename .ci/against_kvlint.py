@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from lmcache_tutorial.models.prepare import small_model_folder
+from lmcache_tutorial.models.small import small_model_folder
 from lmcache_tutorial.prompts.documents import Document, full_text
 
 ROUNDS = 5

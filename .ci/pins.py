@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from lmcache_tutorial.models.prepare import CHAT_TEMPLATE, Model
+from lmcache_tutorial.models.model import CHAT_TEMPLATE, Model
 from lmcache_tutorial.peers.catalogue import PEERS, TUNING
 from lmcache_tutorial.servers.lmcache import cache_command
 from lmcache_tutorial.servers.vllm import Plan, engine_command

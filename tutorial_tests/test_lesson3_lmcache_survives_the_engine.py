@@ -15,6 +15,7 @@ Builds on     Lesson 2: the engine reuses whole blocks.
 # *arms*, kinds of asking that are compared. A last question comes after the engine has been restarted.
 
 # %%
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -142,6 +143,12 @@ def restart(
     return Restart(without, restarted, tuple(reuse_after_restart(stack, one.manual) for one in rounds))
 
 
+def by_arm(rounds: tuple[Round, ...], restart: Restart) -> dict[str, Sequence[Turn]]:
+    """The turns of every arm, which `SERVED_BY` names in this order."""
+    asked = [[one.cold for one in rounds], [one.engine for one in rounds], [one.lmcache for one in rounds]]
+    return dict(zip(SERVED_BY, [*asked, restart.restarted, restart.without], strict=True))
+
+
 # %% [markdown]
 # ## 4. The claims
 
@@ -168,17 +175,10 @@ def test_lesson3_lmcache_serves_the_predicted_tokens(
 def test_lesson3_lmcache_alone_is_above_the_hit_rate_bar(
     rounds: tuple[Round, ...], restart: Restart, report: LessonReport, traces: Traces, bars: Thresholds
 ) -> None:
-    emptied, restarted = [one.lmcache.tokens for one in rounds], [turn.tokens for turn in restart.restarted]
-    windows = [
-        [one.cold.tokens for one in rounds],
-        [one.engine.tokens for one in rounds],
-        emptied,
-        restarted,
-        [turn.tokens for turn in restart.without],
-    ]
-    report.served("Who served the prompt", dict(zip(SERVED_BY, windows, strict=True)))
+    windows = {arm: [turn.tokens for turn in turns] for arm, turns in by_arm(rounds, restart).items()}
+    report.served("Who served the prompt", windows)
     report.trace("after the restart", restart.restarted[0].trace_id, traces.of(restart.restarted[0]))
-    tokens = total(emptied + restarted)
+    tokens = total(windows["LMCache, engine emptied"] + windows["LMCache, engine restarted"])
     report.headline(hit_rate=hit_rate([tokens]), tokens=tokens)
     assert tokens.engine == 0
     assert tokens.lmcache / tokens.prompt > bars.min_hit_rate
@@ -187,19 +187,11 @@ def test_lesson3_lmcache_alone_is_above_the_hit_rate_bar(
 def test_lesson3_ttft_from_lmcache_drops_by_more_than_the_bar(
     rounds: tuple[Round, ...], restart: Restart, report: LessonReport, bars: Thresholds
 ) -> None:
-    turns = [
-        [one.cold for one in rounds],
-        [one.engine for one in rounds],
-        [one.lmcache for one in rounds],
-        restart.restarted,
-        restart.without,
-    ]
-    times = [[turn.call.ttft_s for turn in arm] for arm in turns]
-    arms = dict(zip(SERVED_BY, times, strict=True))
-    report.rounds("TTFT", arms, served_by=SERVED_BY)
-    drop = ttft_drop(arms["cold"], arms["LMCache, engine emptied"])
+    times = {arm: [turn.call.ttft_s for turn in turns] for arm, turns in by_arm(rounds, restart).items()}
+    report.rounds("TTFT", times, served_by=SERVED_BY)
+    drop = ttft_drop(times["cold"], times["LMCache, engine emptied"])
     report.headline(ttft_drop=drop)
-    assert lies_above(drop, bars.min_ttft_drop, scatter=arms["cold"])
+    assert lies_above(drop, bars.min_ttft_drop, scatter=times["cold"])
 
 
 # %% [markdown]

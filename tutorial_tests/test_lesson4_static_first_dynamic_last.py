@@ -29,7 +29,6 @@ from lmcache_tutorial.graphs.pairs import Pair, Pairs
 from lmcache_tutorial.lessons.progress import Progress
 from lmcache_tutorial.prompts.documents import Document, Read, fresh
 from lmcache_tutorial.prompts.layout import Reuse, Segment, divergence, predicted_reuse
-from lmcache_tutorial.prompts.rendering import Rendered
 from lmcache_tutorial.quantities.predict import shared_prefix_tokens
 from lmcache_tutorial.quantities.statistics import LOOKS, stays_above, total, ttft_drop
 from lmcache_tutorial.report.results import Chart, LessonReport
@@ -44,6 +43,7 @@ COUNT_ROUNDS = 1  # of the other places: one round is enough, since token counts
 CURVE = [number / 20 for number in range(21)]
 ADDED = (0.0, 0.25, 0.5, 0.75, 0.98)  # of a chunk, in words of about a token each
 SMALL_DROP = 0.2  # a drop that would be worth a change of the prompt
+Places = dict[str, list[Pair]]  # the name of a place -> what was asked with the clock there
 
 
 def clock() -> Segment:
@@ -100,11 +100,9 @@ def measured(asked: list[Pair]) -> list[int]:
 
 # %%
 @pytest.fixture(scope="module")
-def places(
-    pairs: Pairs, read: Read, stack: Stack, sizes: LessonSizes, progress: Progress
-) -> dict[str, list[Pair]]:
+def places(pairs: Pairs, read: Read, stack: Stack, sizes: LessonSizes, progress: Progress) -> Places:
     """The clock at five places: at the end in seven rounds, at the others in one."""
-    asked: dict[str, list[Pair]] = {place: [] for place in PLACES}
+    asked: Places = {place: [] for place in PLACES}
     for number in progress.rounds(range(sizes.rounds), sizes.rounds, "lesson 4: round"):
         for name, place in PLACES.items():
             if name == "end" or number < COUNT_ROUNDS:
@@ -135,9 +133,7 @@ def ttft_s(asked: list[Pair], order: str) -> list[float]:
 
 
 # %%
-def test_lesson4_reuse_ends_where_the_clock_stands(
-    places: dict[str, list[Pair]], report: LessonReport
-) -> None:
+def test_lesson4_reuse_ends_where_the_clock_stands(places: Places, report: LessonReport) -> None:
     for name, asked in places.items():
         report.compare(f"Reused, clock at: {name}", predicted=predicted(asked), measured=measured(asked))
     report.served("The second prompt", {n: [p.second.tokens for p in asked] for n, asked in places.items()})
@@ -145,12 +141,7 @@ def test_lesson4_reuse_ends_where_the_clock_stands(
 
 
 def test_lesson4_the_static_hit_rate_goes_from_nothing_to_above_the_bar(
-    places: dict[str, list[Pair]],
-    pairs: Pairs,
-    read: Read,
-    stack: Stack,
-    report: LessonReport,
-    bars: Thresholds,
+    places: Places, pairs: Pairs, read: Read, stack: Stack, report: LessonReport, bars: Thresholds
 ) -> None:
     rates = {name: [pair.static_hit_rate for pair in asked] for name, asked in places.items()}
     manual = fresh(read(LONG))
@@ -167,7 +158,7 @@ def test_lesson4_the_static_hit_rate_goes_from_nothing_to_above_the_bar(
 
 
 def test_lesson4_with_the_clock_at_the_end_ttft_drops_by_more_than_the_bar(
-    places: dict[str, list[Pair]], report: LessonReport, bars: Thresholds
+    places: Places, report: LessonReport, bars: Thresholds
 ) -> None:
     cold, warm = ttft_s(places["end"], "first"), ttft_s(places["end"], "second")
     found = ttft_drop(cold, warm)
@@ -225,23 +216,18 @@ def test_lesson4_lmcache_never_gives_back_static_text_shorter_than_a_chunk(
 ) -> None:
     manual = fresh(read(SHORT))
     share = (stack.chunk_tokens - 24) / stack.count_tokens(manual)  # the template adds some tokens of its own
-
-    def ask(start: str) -> tuple[int, int]:
-        """What LMCache is predicted to serve of this request, and what it served [tokens]."""
-        layout, turn = pairs.send(with_clock(stack, manual, share), "cold" if start == "cold" else "as it is")
-        prompts.append(layout.rendered)
-        return predicted_reuse(prompts, pairs.lmcache)[-1], turn.tokens.lmcache
-
-    prompts: list[Rendered] = []
-    asked = [ask("cold")]
-    for _ in range(2):
+    starts: tuple[Start, ...] = ("cold", "as it is", "as it is")
+    prompts, found = [], []
+    for start in starts:
         stack.empty_engine_cache()  # and not start="lmcache", which would demand a hit
-        asked.append(ask("engine emptied"))
-    expected, found = [predicted for predicted, _ in asked], [served for _, served in asked]
+        layout, turn = pairs.send(with_clock(stack, manual, share), start)
+        prompts.append(layout.rendered)
+        found.append(turn.tokens.lmcache)
+    expected = predicted_reuse(prompts, pairs.lmcache)
     report.compare("From LMCache, static text shorter than a chunk", predicted=expected, measured=found)
     shared = shared_prefix_tokens(prompts[0].ids, prompts[1].ids)
     assert 0 < shared < stack.chunk_tokens < len(prompts[0])
-    assert found == expected == [0] * len(asked)
+    assert found == expected == [0] * len(starts)
 
 
 # %% [markdown]

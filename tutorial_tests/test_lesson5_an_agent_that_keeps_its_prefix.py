@@ -45,6 +45,7 @@ MANUAL, PASTED = (Document("lmcache-source", size=size, seed=5) for size in ("lo
 FAN_OUT_MANUAL = Document("lmcache-source", size="medium", seed=5)
 TURNS = 5  # each question pastes a fifth of a short document
 KEPT, STEP = 2, 4  # messages that a trim keeps, and the large step in which it drops
+Talks = dict[str, list[Turn]]  # the name of a policy -> the turns of its conversation
 
 
 def append_only(manual: str, history: Sequence[BaseMessage]) -> list[BaseMessage]:
@@ -101,7 +102,7 @@ def predict(stack: Stack, calls: Sequence[Call]) -> list[int]:
 
 # %%
 @pytest.fixture(scope="module")
-def talks(ask: Asker, agents: Agents, read: Read, progress: Progress) -> dict[str, list[Turn]]:
+def talks(ask: Asker, agents: Agents, read: Read, progress: Progress) -> Talks:
     """Five turns under each policy."""
     pasted = read(PASTED)
     width = len(pasted) // TURNS
@@ -146,7 +147,7 @@ def warm_prefill(turns: Sequence[Turn]) -> int:
 
 # %%
 def test_lesson5_every_request_reuses_what_was_predicted(
-    talks: dict[str, list[Turn]], stack: Stack, report: LessonReport
+    talks: Talks, stack: Stack, report: LessonReport
 ) -> None:
     assert all(call.generated for turns in talks.values() for call in calls(turns))
     expected = {name: predict(stack, calls(turns)) for name, turns in talks.items()}
@@ -158,7 +159,7 @@ def test_lesson5_every_request_reuses_what_was_predicted(
 
 
 def test_lesson5_an_append_only_agent_is_above_the_hit_rate_bar(
-    talks: dict[str, list[Turn]], report: LessonReport, traces: Traces, bars: Thresholds
+    talks: Talks, report: LessonReport, traces: Traces, bars: Thresholds
 ) -> None:
     turns = talks["append only"]
     tokens = total(turn.tokens for turn in turns[1:])
@@ -181,7 +182,7 @@ def test_lesson5_an_append_only_agent_is_above_the_hit_rate_bar(
 
 # %%
 def test_lesson5_each_node_tells_its_ttft_and_its_hits_in_the_trace(
-    talks: dict[str, list[Turn]], report: LessonReport, traces: Traces
+    talks: Talks, report: LessonReport, traces: Traces
 ) -> None:
     turns = talks["append only"][1:]
     spans = [span for turn in turns for span in traces.of(turn) if span.kind == "generation"]
@@ -202,18 +203,12 @@ def test_lesson5_each_node_tells_its_ttft_and_its_hits_in_the_trace(
 
 
 # %%
-def test_lesson5_every_other_policy_reuses_less_and_prefills_more(
-    talks: dict[str, list[Turn]], report: LessonReport
-) -> None:
+def test_lesson5_every_other_policy_reuses_less_and_prefills_more(talks: Talks, report: LessonReport) -> None:
     rates = {name: warm_rate(turns) for name, turns in talks.items()}
     prefill = {name: warm_prefill(turns) for name, turns in talks.items()}
     report.rounds("Hit rate of the warm turns", {name: [rate] for name, rate in rates.items()}, unit="of 1")
-    report.rounds(
-        "Prefilled in the warm turns",
-        {name: [tokens] for name, tokens in prefill.items()},
-        unit="tokens",
-        served_by=dict.fromkeys(prefill, "computed"),
-    )
+    arms, by = {name: [tokens] for name, tokens in prefill.items()}, dict.fromkeys(prefill, "computed")
+    report.rounds("Prefilled in the warm turns", arms, unit="tokens", served_by=by)
     assert rates["append only"] > rates["large steps"] > rates["sliding trim"] > rates["rewritten"]
     assert prefill["append only"] < prefill["large steps"] < prefill["sliding trim"] < prefill["rewritten"]
     apart = prefill["sliding trim"] / prefill["append only"]
@@ -229,7 +224,7 @@ def test_lesson5_every_other_policy_reuses_less_and_prefills_more(
 
 # %%
 def test_lesson5_the_diagnosis_names_where_the_prefix_breaks(
-    talks: dict[str, list[Turn]], stack: Stack, report: LessonReport
+    talks: Talks, stack: Stack, report: LessonReport
 ) -> None:
     culprits: dict[str, Any] = {}
     for name, turns in talks.items():

@@ -14,8 +14,10 @@ from rich.console import Console
 
 from ..diagnosis.diagnose import REMEMBERED_BLOCKS
 from ..diagnosis.result import diagnosis_text
-from ..models.prepare import CHAT_TEMPLATE, ModelError, prepare, small_model_folder
+from ..models.model import CHAT_TEMPLATE, ModelError
+from ..models.prepare import prepare
 from ..models.shapes import SHAPES
+from ..models.small import small_model_folder
 from ..prompts.documents import CorpusError
 from ..prompts.rendering import Renderer, RenderingError
 from ..report.headlines import HeadlinesError, headlines, into
@@ -30,6 +32,7 @@ from ..settings.run import run_config
 from ..stack.keep import StackError, kept_servers, open_stack, state_file, take_down
 from ..stack.needs import examine
 from .diagnose import check_page_path, diagnose_errors, gate_failure, printable, read_log, write_page
+from .workbench import add_workbench
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False, soft_wrap=True)
@@ -206,6 +209,8 @@ def _renderer(tokenizer: Path | None) -> Renderer:
         )
     return Renderer.from_folder(small_model_folder(), CHAT_TEMPLATE)
 
+
+add_workbench(app, _clear_errors)
 
 if __name__ == "__main__":
     app()

@@ -23,6 +23,10 @@ SCHEMA = 4
 OVERHEAD_SHARE, OVERHEAD_S = 0.03, 0.002
 
 
+class PeersError(RuntimeError):
+    """What an earlier run left cannot be read; the message says what to do."""
+
+
 @dataclass
 class PeersRecord:
     """Everything that one run of a set of peers collects; becomes peers.json or tuning.json.
@@ -65,20 +69,35 @@ class PeersRecord:
 
         Returns:
             Whether there was such a run, with peers left to measure.
+
+        Raises:
+            PeersError: the file is damaged. It may hold hours of measurements, so it is not replaced.
         """
-        document = json.loads(path.read_text()) if path.is_file() else {}
+        if not path.is_file():
+            return False
+        try:
+            return self._take_in(json.loads(path.read_text()))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise PeersError(
+                f"{path} is damaged, so what it holds cannot be gone on with.\n"
+                f"  seen  {type(error).__name__}: {error}\n"
+                "To fix: move the file away, or measure into another report folder"
+            ) from None
+
+    def _take_in(self, document: Mapping[str, Any]) -> bool:
         if document.get("schema") != SCHEMA or document["environment"] != self.environment:
             return False
         if document["settings"] != self.settings:
             return False
-        done = {sample["peer"] for sample in document["samples"]}
-        if done >= {peer.name for peer in self.peers}:
+        samples = [Sample(**sample) for sample in document["samples"]]
+        if {sample.peer for sample in samples} >= {peer.name for peer in self.peers}:
             return False
-        self.samples = [Sample(**sample) for sample in document["samples"]]
-        self.commands = {p["name"]: p["servers"] for p in document["peers"] if p["servers"]}
+        commands = {p["name"]: p["servers"] for p in document["peers"] if p["servers"]}
+        notes, started = [*dict.fromkeys([*document["notes"], *self.notes])], document["started"]
         self.copies, self.overhead = document["copies"], document["overhead"]
-        earlier = f"Measured by an earlier run, {document['started']}: blocks up to {self.next_block}."
-        self.notes = [*dict.fromkeys([*document["notes"], *self.notes]), earlier]
+        self.samples, self.commands = samples, commands
+        earlier = f"Measured by an earlier run, {started}: blocks up to {self.next_block}."
+        self.notes = [*notes, earlier]
         return True
 
     def document(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
-from ..models.prepare import Model
+from ..models.model import Model
 from ..servers.process import ServerError
 from ..settings.environment import cache_folder
 from ..settings.profiles import LessonSizes

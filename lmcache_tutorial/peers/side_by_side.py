@@ -10,7 +10,8 @@ from typing import Any
 from ..asking.ask import Asker
 from ..asking.bare_client import first_token_s
 from ..graphs.reader import Reader, build_reader
-from ..models.prepare import Model, prepare
+from ..models.model import Model
+from ..models.prepare import prepare
 from ..prompts.documents import Document, cut, fresh
 from ..report.environment import environment
 from ..settings.profiles import PROFILES, LessonSizes

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from ..models.prepare import Model
+from ..models.model import Model
 from ..settings.topology import StackConfig
 from .process import Server, ServerError, shown
 

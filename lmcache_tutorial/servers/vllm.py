@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from ..models.prepare import Model
+from ..models.model import Model
 from ..settings.environment import server_environment
 from ..settings.packages import ENGINES
 from ..settings.topology import EngineConfig, StackConfig

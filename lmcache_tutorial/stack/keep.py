@@ -18,7 +18,8 @@ from typing import IO, Any
 
 from ..machine.checks import instruction_set_here, processor
 from ..machine.files import write_atomically
-from ..models.prepare import Model, ModelError, prepare
+from ..models.model import Model, ModelError
+from ..models.prepare import prepare
 from ..servers.process import Server, ServerRecord, is_supervisor
 from ..settings.environment import cache_folder
 from ..settings.packages import ENGINES

@@ -10,7 +10,8 @@ from importlib import metadata, util
 from pathlib import Path
 
 from ..machine.checks import Check, gpu, platform_checks, resource_checks
-from ..models.prepare import PACKAGE, is_complete, small_model_folder
+from ..models.folder import is_complete
+from ..models.small import PACKAGE, small_model_folder
 from ..servers.ports import free_port
 from ..servers.process import ServerError
 from ..settings.environment import cache_folder

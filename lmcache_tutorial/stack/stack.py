@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import httpx
 
-from ..models.prepare import Model
+from ..models.model import Model
 from ..prompts.documents import Document, fresh, full_text
 from ..prompts.rendering import Renderer
 from ..servers.counters import Snapshot

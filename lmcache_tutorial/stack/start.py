@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from .. import servers
-from ..models.prepare import Model
+from ..models.model import Model
 from ..servers.process import Server, wait_until_ready
 from ..servers.program import Site
 from ..settings.topology import ServerConfig, StackConfig

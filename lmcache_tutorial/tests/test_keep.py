@@ -1,4 +1,4 @@
-"""The kept stack's state, with stand-in servers; and a model folder that is not whole."""
+"""The kept stack's state, with stand-in servers."""
 
 import json
 import sys
@@ -9,14 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lmcache_tutorial.cli.app import app
-from lmcache_tutorial.models.prepare import (
-    MANIFEST,
-    Model,
-    ModelError,
-    is_complete,
-    prepare,
-    small_model_folder,
-)
+from lmcache_tutorial.models.model import Model
 from lmcache_tutorial.plugin.header import header
 from lmcache_tutorial.servers.ports import free_port
 from lmcache_tutorial.servers.process import Launch, Server, ServerError
@@ -238,96 +231,19 @@ def test_too_little_memory_is_told_before_a_start(ready_model, tmp_path):
         open_stack(run_config(stack="cpu", engine_memory_gib=1024, report_dir=tmp_path), print)
 
 
-def test_a_model_folder_counts_only_when_every_hash_fits(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    assert not is_complete(tmp_path)
-    (tmp_path / MANIFEST).write_text("{}")
-    assert not is_complete(tmp_path)
-    (tmp_path / MANIFEST).write_text('{"config.json": "0"}')
-    assert not is_complete(tmp_path)
-    (tmp_path / MANIFEST).write_text('{"missing.json": "0"}')
-    assert not is_complete(tmp_path)
-
-
-def test_a_cut_off_or_damaged_conversion_is_thrown_away_and_made_again(monkeypatch):
-    from lmcache_tutorial.models import prepare as model
-
-    target = small_model_folder()
-    target.mkdir(parents=True)
-    (target / "half-written").write_text("x")
-    leftover = target.parent / ".converting-abc"
-    leftover.mkdir()
-    monkeypatch.setattr(model, "_gguf", lambda: target)
-    monkeypatch.setattr(
-        model, "_convert_in_process", lambda gguf, out: (out / "config.json").write_text("{}")
-    )
-    ready = prepare("smollm2", lambda line: None)
-    assert ready.folder == target
-    assert is_complete(target)
-    assert not (target / "half-written").exists()
-    assert not leftover.exists()
-    (target / "config.json").write_text("damaged")
-    prepare("smollm2", lambda line: None)
-    assert (target / "config.json").read_text() == "{}"
-
-
-def test_a_conversion_that_hangs_is_one_message(monkeypatch, tmp_path):
-    from lmcache_tutorial.models import prepare as model
-
-    monkeypatch.setattr(model, "_gguf", lambda: tmp_path / "small.gguf")
-    monkeypatch.setattr(model, "CONVERSION_LIMIT_S", 0)
-    with pytest.raises(ModelError, match=r"(?s)was not converted within 0 s.*small\.gguf.*To fix"):
-        prepare("smollm2", lambda line: None)
-
-
-def absent(name):
-    def version(asked):
-        if asked == name:
-            raise metadata.PackageNotFoundError(name)
-        return "1.0"
-
-    return version
-
-
-def test_a_shape_without_lmcache_is_one_message(monkeypatch):
-    from lmcache_tutorial.models import prepare as model
-
-    monkeypatch.setattr(model.metadata, "version", absent("lmcache"))
-    with pytest.raises(ModelError, match="lmcache is not installed"):
-        prepare("shape:llama-3.1-8b", lambda line: None)
-
-
-def test_a_shape_without_lmcaches_source_is_one_message(monkeypatch):
-    from lmcache_tutorial.prompts import documents as corpus
-
-    monkeypatch.setattr(corpus.util, "find_spec", lambda name: None)
-    with pytest.raises(ModelError, match=r"documents are LMCache's own source.*not installed"):
-        prepare("shape:llama-3.1-8b", lambda line: None)
-    done = CliRunner().invoke(app, ["prepare", "--model=shape:llama-3.1-8b"])
-    assert done.exit_code == 1
-    assert "error: the model shape:llama-3.1-8b cannot be prepared" in done.stderr
-
-
 def test_a_cache_folder_that_cannot_be_made_is_one_message(cache, ready_model, tmp_path):
     cache.touch()  # a file in its place
-    with pytest.raises(ModelError, match=r"(?s)cannot be prepared: .*LMCACHE_TUTORIAL_CACHE"):
-        prepare("shape:llama-3.1-8b", lambda line: None)
     with pytest.raises(
         StackError, match=r"(?s)folder of kept stacks cannot be written.*LMCACHE_TUTORIAL_CACHE"
     ):
         open_stack(run_config(stack="cpu", report_dir=tmp_path), print)
 
 
-@pytest.mark.parametrize("text", ["", "[]", None])
-def test_a_model_without_a_readable_config_is_one_message(tmp_path, text):
-    if text is not None:
-        (tmp_path / "config.json").write_text(text)
-    with pytest.raises(ModelError, match="KV size is unknown"):
-        Model(tmp_path, "m", "").kv_bytes_per_token()
-
-
 def test_a_package_that_is_missing_is_one_message(monkeypatch, tmp_path):
-    monkeypatch.setattr(kept.metadata, "version", absent("lmcache"))
+    def absent(name):
+        raise metadata.PackageNotFoundError("lmcache")
+
+    monkeypatch.setattr(kept.metadata, "version", absent)
     with pytest.raises(StackError, match=r"(?s)lmcache is not installed.*doctor --stack cpu"):
         kept.identity(PROFILES["cpu"].stack, Model(tmp_path, "m", "digest"))
 
@@ -337,12 +253,3 @@ def test_a_package_without_a_version_does_not_end_a_run(monkeypatch, cpu_run):
 
     monkeypatch.setattr(session, "OPTIONAL", ("json",))  # there, but no package
     assert "json" not in session.environment(cpu_run)["packages"]
-
-
-def test_a_conversion_that_fails_leaves_nothing_and_says_why(monkeypatch, tmp_path):
-    from lmcache_tutorial.models import prepare as model
-
-    monkeypatch.setattr(model, "_gguf", lambda: tmp_path / "missing.gguf")
-    with pytest.raises(ModelError, match="could not be converted"):
-        prepare("smollm2", lambda line: None)
-    assert not small_model_folder().exists()

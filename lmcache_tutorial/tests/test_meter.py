@@ -32,15 +32,18 @@ class Pieces(httpx.SyncByteStream):
     """An answer whose pieces come after pauses [s]."""
 
     def __init__(self, pauses=(0, 0, 0, 0, 0), fails=False):
-        self.pauses, self.fails, self.begun = pauses, fails, threading.Event()
+        self.pauses, self.fails, self.given = pauses, fails, []
+        self.begun, self.ended = threading.Event(), threading.Event()
 
     def __iter__(self):
         self.begun.set()
         for pause, piece in zip(self.pauses, ANSWER, strict=True):
             time.sleep(pause)
+            self.given.append(time.perf_counter())
             yield piece
             if self.fails:
                 raise httpx.ReadError("the engine is gone")
+        self.ended.set()
 
 
 class Engine(httpx.BaseTransport):
@@ -80,20 +83,29 @@ def meter():
 
 
 def test_a_busy_consumer_does_not_make_the_first_token_later(meter):
-    measured, client = meter(Pieces())
+    pieces = Pieces()
+    measured, client = meter(pieces)
+    began = time.perf_counter()
     with client.stream("POST", URL, json={}) as answer:
-        for _ in answer.iter_raw():
-            time.sleep(0.3)
+        taken = answer.iter_raw()
+        next(taken)  # the piece before the first token
+        assert pieces.ended.wait(30)  # all others come while the consumer takes nothing
+        all_came_s = time.perf_counter() - began
+        time.sleep(2 * all_came_s)  # were they stamped when they are taken, it would take longer than that
+        list(taken)
     (call,) = measured.finish()
-    assert call.ttft_s < 0.25
+    assert call.ttft_s <= all_came_s
     assert call.text == "Paris"
 
 
 def test_the_first_token_is_timed_when_it_comes(meter):
-    measured, client = meter(Pieces((0, 0.1, 0, 0, 0)))
+    pieces = Pieces((0, 0.1, 0, 0.1, 0.1))
+    measured, client = meter(pieces)
+    began = time.perf_counter()
     client.post(URL, json={})
     (call,) = measured.finish()
-    assert 0.1 <= call.ttft_s < 0.5
+    assert pieces.given[1] - pieces.given[0] <= call.ttft_s  # the piece that holds it was there
+    assert call.ttft_s <= pieces.given[2] - began  # and the one behind it was not
 
 
 def test_an_answer_that_breaks_off_breaks_off_for_its_reader(meter):

@@ -14,7 +14,7 @@ from lmcache_tutorial.peers import rounds as side_by_side
 from lmcache_tutorial.peers import seats as peers_seats
 from lmcache_tutorial.peers.catalogue import ALONE, COMES, NATIVE, PEERS, SETS, TUNED, blocks, settings_digest
 from lmcache_tutorial.peers.findings import Sample, Samples, against_native
-from lmcache_tutorial.peers.page import PeersRecord, findings, overhead_row, render_peers
+from lmcache_tutorial.peers.page import PeersError, PeersRecord, findings, overhead_row, render_peers
 from lmcache_tutorial.peers.rounds import measure, save
 from lmcache_tutorial.peers.seats import Seats
 from lmcache_tutorial.servers.process import ServerError
@@ -142,6 +142,58 @@ def test_a_run_begins_anew_where_there_is_nothing_to_go_on_from(cpu_run, tmp_pat
     later = record(cpu_run, "peers", [])
     assert not later.go_on_from(path)
     assert later.samples == []
+
+
+def no_json(document):
+    return json.dumps(document)[:-9]
+
+
+def a_list(document):
+    return json.dumps([document])
+
+
+def without(key):
+    return lambda document: json.dumps({name: value for name, value in document.items() if name != key})
+
+
+def of_a_sample(key):
+    def damage(document):
+        del document["samples"][0][key]
+        return json.dumps(document)
+
+    return damage
+
+
+DAMAGES = {
+    "no JSON": no_json,
+    "a list": a_list,
+    "no samples": without("samples"),
+    "no settings": without("settings"),
+    "no environment": without("environment"),
+    "no copies": without("copies"),
+    "a sample without its peer": of_a_sample("peer"),
+    "a sample without its block": of_a_sample("block"),
+    "bytes that are no text": lambda document: b"\xff\xfe",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_file_is_one_message_and_stays_as_it_is(cpu_run, tmp_path, damage):
+    path = tmp_path / "peers.json"
+    left = damage(record(cpu_run, "peers", samples(*PEERS[:2])).document())
+    path.write_bytes(left if isinstance(left, bytes) else left.encode())
+    before = path.read_bytes()
+    later = record(cpu_run, "peers", [])
+    with pytest.raises(PeersError, match=r"(?s)peers\.json is damaged.*seen.*To fix: move"):
+        later.go_on_from(path)
+    assert later.samples == []
+    assert path.read_bytes() == before
+
+
+def test_a_file_of_another_version_is_not_gone_on_with(cpu_run, tmp_path):
+    path = tmp_path / "peers.json"
+    path.write_text('{"schema": 1}')
+    assert not record(cpu_run, "peers", []).go_on_from(path)
 
 
 def test_a_peer_that_fails_is_given_up_and_the_others_go_on(cpu_run, monkeypatch):

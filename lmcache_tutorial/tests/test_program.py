@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from lmcache_tutorial.models.prepare import Model
+from lmcache_tutorial.models.model import Model
 from lmcache_tutorial.servers.lmcache import Cache
 from lmcache_tutorial.servers.process import ServerError
 from lmcache_tutorial.servers.program import Program

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from lmcache_tutorial.models.prepare import CHAT_TEMPLATE
+from lmcache_tutorial.models.model import CHAT_TEMPLATE
 from lmcache_tutorial.prompts.layout import (
     Segment,
     best_order,

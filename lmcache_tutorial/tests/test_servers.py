@@ -7,7 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from lmcache_tutorial.models.prepare import CHAT_TEMPLATE, Model, ModelError, prepare
+from lmcache_tutorial.models.model import CHAT_TEMPLATE, Model, ModelError
+from lmcache_tutorial.models.prepare import prepare
 from lmcache_tutorial.peers.catalogue import native
 from lmcache_tutorial.prompts.rendering import Renderer
 from lmcache_tutorial.quantities.predict import shared_prefix_tokens

@@ -31,8 +31,9 @@ RANKS = {
     "gate": 10,
     "report": 11,
     "peers": 12,
-    "plugin": 13,
-    "cli": 13,
+    "workbench": 13,
+    "plugin": 14,
+    "cli": 14,
 }
 NEVER = {  # beyond the ranks
     "traces": {"stack", "asking"},
@@ -112,7 +113,7 @@ def test_nothing_imports_a_fixture():
 
 def test_modules_and_lessons_stay_small():
     modules = [path for path in PACKAGE.rglob("*.py") if "tests" not in path.parts]
-    limits = {"fixtures": 160, "tutorial_tests": 290}
+    limits = {"fixtures": 160, "tutorial_tests": 280}
     for path in [*modules, *(ROOT / "fixtures").glob("*.py"), *LESSONS]:
         assert len(path.read_text().splitlines()) <= limits.get(path.parent.name, 400), path
 

@@ -1,0 +1,1 @@
+"""What looks at this machine and at the suite itself, on request."""
