@@ -21,6 +21,7 @@ from lmcache_tutorial.machine.checks import instruction_set_here, processor
 from lmcache_tutorial.models.prepare import prepare
 from lmcache_tutorial.prompts.documents import Document, fresh, full_text
 from lmcache_tutorial.settings.errors import ConfigError
+from lmcache_tutorial.settings.options import RunOptions
 from lmcache_tutorial.settings.run import run_config
 from lmcache_tutorial.stack.stack import Stack
 from lmcache_tutorial.stack.start import launch, wait_ready
@@ -42,7 +43,7 @@ def prefill_s(stack: Stack, text: str, tokens: int) -> float:
 
 def rates(dtype: str) -> list[float]:
     """Start an engine in a number format, and return its rate at each length [tokens/s]."""
-    run = run_config(stack="cpu", dtype=dtype)
+    run = run_config(RunOptions(stack="cpu", dtype=dtype))
     config = replace(run.stack, offload="none")
     text = full_text(Document("rates", "long", seed=3), LENGTHS[-1] * CHARACTERS_A_TOKEN)
     with tempfile.TemporaryDirectory() as logs:

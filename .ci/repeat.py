@@ -54,7 +54,7 @@ def finished_runs(chosen: str, options: list[str]) -> Path:
 def run_once(chosen: str, options: list[str], run: int) -> list[dict[str, Any]]:
     """Run the lessons; a run that wrote no results counts as one that failed."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pytest", "-q", "-k", chosen, f"--report-dir={folder}", *options]
+        command = [sys.executable, "-m", "pytest", "-q", "-k", chosen, f"--kv-report-dir={folder}", *options]
         subprocess.run(command, cwd=ROOT, timeout=RUN_LIMIT_S, check=False, stdout=subprocess.DEVNULL)
         written = Path(folder) / "results.json"
         if not written.is_file():

@@ -1,7 +1,7 @@
-"""LMCache and its peers, side by side: a benchmark, not a lesson; on request: `pytest --peers -k peers`.
+"""LMCache and its peers, side by side: a benchmark, not a lesson; on request: `pytest --kv-peers -k peers`.
 
 vLLM without reuse, its own prefix cache, its native offload, LMCache as it comes and LMCache tuned answer the
-same kinds of request on this machine, in turns. `--peers=tuning` measures the steps of the tuning table
+same kinds of request on this machine, in turns. `--kv-peers=tuning` measures the steps of the tuning table
 instead. The page is `reports/peers.html` (or `tuning.html`), its numbers stand in the `.json` beside it, and
 each peer's TTFT is a benchmark of pytest-benchmark too, so that runs can be compared.
 """

@@ -24,7 +24,7 @@ def start_lmcache(config: StackConfig, *, port: int, http_port: int, log: Path, 
         log=log,
         env=server_environment(config),
         shm_name=run_id,
-        remedies=[f"let LMCache take less memory: pytest --lmcache-memory-gib={smaller:g}"],
+        remedies=[f"let LMCache take less memory: pytest --kv-lmcache-memory-gib={smaller:g}"],
     )
 
 

@@ -74,11 +74,10 @@ def start_engine(
     """Start vLLM; it is not ready yet."""
     command = engine_command(config, model, port=port, lmcache_port=lmcache_port)
     if config.profile == "gpu":
-        remedy = "give the engine another share of the GPU's memory: pytest --gpu-memory-share=0.8"
+        remedy = "give the engine another share of the GPU's memory: pytest --kv-gpu-memory-share=0.8"
     else:
-        remedy = (
-            f"give the engine more room: pytest --engine-memory-gib={2 * (config.engine_memory_gib or 1):g}"
-        )
+        more = 2 * (config.engine_memory_gib or 1)
+        remedy = f"give the engine more room: pytest --kv-engine-memory-gib={more:g}"
     return Server.start(
         "vllm", command, port=port, log=log, env=server_environment(config), remedies=[remedy]
     )

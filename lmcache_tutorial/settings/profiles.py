@@ -128,7 +128,7 @@ PROFILES: Mapping[str, Profile] = {
             block_tokens=64,
             chunk_tokens=256,
             engine_memory_gib=None,
-            lmcache_memory_gib=0.0,  # from the machine: options.py
+            lmcache_memory_gib=0.0,  # from the machine: run.py
             context_tokens=65_536,
             # The engine's own default: a small limit would also keep CUDA graphs to a few tokens, and the
             # tokens that are prefilled after a hit would run outside them.

@@ -16,6 +16,7 @@ from lmcache_tutorial.servers.process import Server
 from lmcache_tutorial.servers.vllm import engine_command, start_engine
 from lmcache_tutorial.settings import run as config_options
 from lmcache_tutorial.settings.errors import ConfigError
+from lmcache_tutorial.settings.options import RunOptions
 from lmcache_tutorial.settings.profiles import GPU_MODEL, PROFILES
 from lmcache_tutorial.settings.run import run_config
 from lmcache_tutorial.stack import needs as doctor
@@ -59,10 +60,10 @@ def test_each_server_has_a_remedy_of_its_own(tmp_path, monkeypatch):
         start_engine(config, SHAPE, port=1, log=tmp_path / "log", lmcache_port=2)
         start_lmcache(config, port=2, http_port=3, log=tmp_path / "log", run_id="x")
     (_, cpu), (_, lmcache), (_, gpu), (_, large) = given
-    assert "--engine-memory-gib=2" in cpu[0]
-    assert "--gpu-memory-share" in gpu[0]
-    assert "--lmcache-memory-gib=1" in lmcache[0]
-    assert "--lmcache-memory-gib=35" in large[0]
+    assert "pytest --kv-engine-memory-gib=2" in cpu[0]
+    assert "pytest --kv-gpu-memory-share" in gpu[0]
+    assert "pytest --kv-lmcache-memory-gib=1" in lmcache[0]
+    assert "pytest --kv-lmcache-memory-gib=35" in large[0]
 
 
 def test_an_engine_restarts_only_when_lmcache_has_let_go_of_the_old_one(monkeypatch):
@@ -114,12 +115,12 @@ def gpu_machine(monkeypatch):
 
 
 def test_a_gpu_machine_gets_the_gpu_profile_and_memory_for_lmcache(gpu_machine):
-    run = run_config()
+    run = run_config(RunOptions())
     assert (run.stack.profile, run.stack.model, run.stack.chunk_tokens) == ("gpu", GPU_MODEL, 256)
     assert run.stack.lmcache_memory_gib == 77
     (sizes,) = [one.sizes for one in run.classes]
     assert (sizes.short, sizes.medium, sizes.long) == (8_000, 32_000, 60_000)
-    assert run_config(lmcache_memory_gib=40).stack.lmcache_memory_gib == 40
+    assert run_config(RunOptions(lmcache_memory_gib=40)).stack.lmcache_memory_gib == 40
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def test_a_gpu_machine_gets_the_gpu_profile_and_memory_for_lmcache(gpu_machine):
 )
 def test_a_gpu_setting_that_cannot_work_is_refused(gpu_machine, options, reason):
     with pytest.raises(ConfigError) as error:
-        run_config(**options)
+        run_config(RunOptions(**options))
     assert reason in str(error.value)
 
 
@@ -148,7 +149,7 @@ def test_compiled_operations_that_are_missing_say_what_it_costs_and_how_to_mend_
     doctor.compiled_operations.cache_clear()
     assert not check.ok
     assert "two to three times as long" in check.seen
-    assert "--allow-slow-lmcache" in check.remedy
+    assert "pytest --kv-allow-slow-lmcache" in check.remedy
 
 
 def test_compiled_operations_that_hang_are_a_finding(tmp_path, monkeypatch):
