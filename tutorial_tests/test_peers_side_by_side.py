@@ -15,7 +15,7 @@ from lmcache_tutorial.peers.catalogue import ALONE, PEERS
 from lmcache_tutorial.peers.page import findings
 from lmcache_tutorial.peers.playback import REPLAY, play_back
 
-pytestmark = pytest.mark.peers
+pytestmark = pytest.mark.kv_peers
 
 
 def held(document: dict[str, Any], words: str) -> list[tuple[str, bool, str]]:

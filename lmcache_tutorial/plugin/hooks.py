@@ -16,7 +16,7 @@ from ..lessons.header import lesson_id
 from .configuration import check_options
 from .opening import open_run
 from .options import add_options
-from .selection import LessonModule, set_aside
+from .selection import PEERS, LessonModule, set_aside
 from .stash import CONFIG, SESSION
 from .undecided import UNDECIDED, is_undecided, mark_undecided
 
@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Check every option before anything starts; a bad value ends the run with exit code 4."""
-    config.addinivalue_line("markers", "peers: measures LMCache and its peers; runs with --kv-peers alone")
+    config.addinivalue_line("markers", f"{PEERS}: measures LMCache and its peers; runs with --kv-peers alone")
     check_options(config)
 
 

@@ -12,6 +12,8 @@ from ..lessons.header import HeaderError, lesson_id, parse_header
 from ..settings.run import RunConfig
 from ..settings.spelling import PYTEST
 
+# The marker of what runs with --kv-peers alone. Its prefix tells it from a marker of another project.
+PEERS = "kv_peers"
 Items = Sequence[pytest.Item]
 
 
@@ -42,10 +44,10 @@ class Selection:
 
 def set_aside(config: pytest.Config, items: list[pytest.Item]) -> Selection:
     """Deselect benchmarks and peers unless they are asked for; return what is left of the tutorial."""
-    lessons = [item for item in items if lesson_id(item.path)]
+    peers = [item for item in items if item.get_closest_marker(PEERS)]
+    lessons = [item for item in items if lesson_id(item.path) and item not in peers]
     benchmarks = [item for item in lessons if "benchmark" in getattr(item, "fixturenames", ())]
     claims = [item for item in lessons if item not in benchmarks]
-    peers = [item for item in items if item.get_closest_marker("peers")]
     asked = Selection(
         claims,
         benchmarks if config.getoption("benchmark_only", default=False) else [],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from .errors import ConfigError
 from .paths import user_path
 from .profiles import DEFAULT_MODEL, GPU_MODEL
@@ -27,17 +29,7 @@ def checked_model(model: str) -> str:
         )
     folder = user_path("model", model)
     if folder.is_dir():
-        missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
-        weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
-        if missing or not weights:
-            seen = ", ".join(missing) or "weights (*.safetensors)"
-            raise ConfigError(
-                lambda option: (
-                    f"{option('model')} is {model}, which is a folder but no model: it lacks {seen}.\n"
-                    f"To fix: name a folder made by save_pretrained, or leave the option out for the "
-                    f"tutorial's own model."
-                )
-            )
+        _check_folder(model, folder)
         return str(folder.resolve())
     if folder.exists() or model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise ConfigError(
@@ -48,3 +40,17 @@ def checked_model(model: str) -> str:
             )
         )
     return model
+
+
+def _check_folder(model: str, folder: Path) -> None:
+    missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
+    weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    if missing or not weights:
+        seen = ", ".join(missing) or "weights (*.safetensors)"
+        raise ConfigError(
+            lambda option: (
+                f"{option('model')} is {model}, which is a folder but no model: it lacks {seen}.\n"
+                f"To fix: name a folder made by save_pretrained, or leave the option out for the tutorial's "
+                f"own model."
+            )
+        )

@@ -104,7 +104,7 @@ doctor.compiled_operations = session.compiled_operations = slow
 PEERS = """
 import pytest
 
-@pytest.mark.peers
+@pytest.mark.kv_peers
 def test_peers_are_fast():
     pass
 """
@@ -471,6 +471,10 @@ def pytest_unconfigure(config):
 """
 ANOTHER_TEST = """
 import sys
+import pytest
+
+@pytest.mark.peers  # a marker of theirs
+def test_with_peers(): ...
 
 def test_it(benchmark, pytestconfig):
     assert pytestconfig.getoption("--model") == "resnet"
@@ -487,14 +491,14 @@ def test_it(benchmark, pytestconfig):
 
 def test_a_project_without_lessons_is_left_alone_and_keeps_its_own_options(pytester, monkeypatch):
     monkeypatch.setenv("LMCACHE_TUTORIAL_CACHE", str(pytester.path / "cache"))
-    pytester.makeini("[pytest]\nkeep = everything\n")
+    pytester.makeini("[pytest]\nkeep = everything\nmarkers = peers: theirs\n")
     pytester.makeconftest(ANOTHER_PROJECT)
     pytester.makepyfile(test_another=ANOTHER_TEST)
     theirs = ("--model=resnet", "--stack=theirs", "--peers=three", "--report-dir=elsewhere")
     done = pytester.runpytest_subprocess(
         *theirs, "--benchmark-json=out.json", "-p", "no:cacheprovider", timeout=60
     )
-    assert done.ret == 0
+    assert (done.ret, done.parseoutcomes()) == (0, {"passed": 2})
     assert "lmcache-tutorial:" not in done.stdout.str()
     written = set((pytester.path / "files.txt").read_text().splitlines())
     theirs = {"conftest.py", "test_another.py", "tox.ini", "out.json"}
