@@ -85,6 +85,13 @@ def test_no_old_spelling_is_left():
     assert found == []
 
 
+def test_a_check_names_only_options_that_are_in_the_table():
+    text = "".join(path.read_text() for room in ROOMS for path in room.glob("*.py"))
+    named = re.findall(r"\b(?:option|PYTEST|percent|user_path|_check_range)\(['\"](\w+)['\"]", text)
+    assert len(set(named)) > 10
+    assert set(named) <= {row.name for row in ROWS}
+
+
 ASKERS = [
     (Spelling(), "--chunk-tokens is 100", "To fix: --chunk-tokens=96"),
     (PYTEST, "--kv-chunk-tokens is 100", "To fix: --kv-chunk-tokens=96"),
