@@ -44,7 +44,7 @@ down: $(READY) ## stop the stack that is kept
 	$(BIN)/lmcache-tutorial down
 
 peers: $(READY) ## measure LMCache and its peers side by side
-	$(BIN)/pytest --peers -k peers $(ARGS)
+	$(BIN)/pytest --kv-peers -k peers $(ARGS)
 
 reference: ## commit this run: make reference NAME=cpu-smollm2-135m copies the last reports, and README's headlines
 	@test -n "$(NAME)" || { echo "make reference needs NAME=…, a folder of reports/reference"; exit 2; }

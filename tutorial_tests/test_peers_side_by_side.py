@@ -1,7 +1,7 @@
-"""LMCache and its peers, side by side: a benchmark, not a lesson; on request: `pytest --peers -k peers`.
+"""LMCache and its peers, side by side: a benchmark, not a lesson; on request: `pytest --kv-peers -k peers`.
 
 vLLM without reuse, its own prefix cache, its native offload, LMCache as it comes and LMCache tuned answer the
-same kinds of request on this machine, in turns. `--peers=tuning` measures the steps of the tuning table
+same kinds of request on this machine, in turns. `--kv-peers=tuning` measures the steps of the tuning table
 instead. The page is `reports/peers.html` (or `tuning.html`), its numbers stand in the `.json` beside it, and
 each peer's TTFT is a benchmark of pytest-benchmark too, so that runs can be compared.
 """
@@ -15,7 +15,7 @@ from lmcache_tutorial.peers.catalogue import ALONE, PEERS
 from lmcache_tutorial.peers.page import findings
 from lmcache_tutorial.peers.playback import REPLAY, play_back
 
-pytestmark = pytest.mark.peers
+pytestmark = pytest.mark.kv_peers
 
 
 def held(document: dict[str, Any], words: str) -> list[tuple[str, bool, str]]:

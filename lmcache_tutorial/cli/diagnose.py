@@ -1,32 +1,66 @@
-"""What ``lmcache-tutorial diagnose`` does with files, pages and gates, around the diagnosis itself."""
+"""``diagnose``: what the command does with files, pages and gates, around the diagnosis itself."""
 
 from __future__ import annotations
 
-import sys
-import unicodedata
+import json
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from ..diagnosis.diagnose import diagnose
 from ..diagnosis.logs import open_log
-from ..diagnosis.result import Diagnosis, diagnosis_page, unread_text
-from ..prompts.rendering import Renderer, RenderingError
+from ..diagnosis.result import Diagnosis, diagnosis_page, diagnosis_text, unread_text
+from ..models.prepare import CHAT_TEMPLATE, small_model_folder
+from ..prompts.rendering import Renderer
 from ..quantities.formats import percent
+from ..settings import bars
 from ..settings.errors import ConfigError
+from ..settings.options import DiagnoseOptions
+from .parameters import with_options
+from .printing import error, printable
+
+LogFile = Annotated[
+    Path, typer.Argument(help="requests, one a line: OpenAI chat, a vLLM log, a Langfuse export")
+]
 
 
-@contextmanager
-def diagnose_errors() -> Iterator[None]:
-    """Print what we know how to explain to standard error, without a traceback; exit code 2."""
-    try:
-        yield
-    except (ConfigError, RenderingError) as error:
-        print(printable(f"error: {error}"), file=sys.stderr)
-        raise typer.Exit(2) from None
+@with_options("diagnose")
+def diagnose_log(file: LogFile, options: DiagnoseOptions) -> None:
+    """Predict what a log of requests reuses, and name what stands in the way. Offline; nothing is asked."""
+    bar = bars.percent("min_hit_rate", options.min_hit_rate) / 100
+    allowed = options.allow_unread and bars.percent("allow_unread", options.allow_unread) / 100
+    check_units(options)
+    check_page_path(options.html, file)
+    found = read_log(
+        file,
+        _renderer(options.tokenizer),
+        options.block_tokens,
+        options.chunk_tokens,
+        options.remembered_blocks,
+    )
+    if options.html:
+        write_page(options.html, found, file)
+    print(json.dumps(found.document()) if options.json else printable(diagnosis_text(found)))
+    if options.min_hit_rate and (reason := gate_failure(found, bar, allowed)):
+        error(f"failed: {reason}")
+        raise typer.Exit(1)
+
+
+def check_units(options: DiagnoseOptions) -> None:
+    """Check that a chunk is a number of whole blocks.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if options.chunk_tokens % options.block_tokens:
+        raise ConfigError(
+            lambda option: (
+                f"{option('chunk_tokens')} is {options.chunk_tokens}, but must be a multiple of "
+                f"{options.block_tokens}, which is {option('block_tokens')}."
+            )
+        )
 
 
 def read_log(
@@ -107,14 +141,12 @@ def gate_failure(found: Diagnosis, bar: float, allowed: float) -> str:
     return ""
 
 
-def printable(text: str) -> str:
-    r"""Replace what could steer a terminal; a log and a file's name may hold anything.
-
-    >>> printable("a\x1b[2Jb")
-    'a\ufffd[2Jb'
-    """
-    return "".join("\ufffd" if _steers(letter) else letter for letter in text)
-
-
-def _steers(letter: str) -> bool:
-    return letter not in "\n\t" and unicodedata.category(letter) in ("Cc", "Cf", "Cs")
+def _renderer(tokenizer: Path | None) -> Renderer:
+    if tokenizer:
+        return Renderer.from_folder(tokenizer)
+    if not small_model_folder().is_dir():
+        raise ConfigError(
+            "no tokenizer: the tutorial's own model is not prepared here.\n"
+            "To fix: lmcache-tutorial prepare, or --tokenizer FOLDER"
+        )
+    return Renderer.from_folder(small_model_folder(), CHAT_TEMPLATE)

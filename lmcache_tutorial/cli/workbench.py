@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated
 
@@ -13,36 +11,28 @@ from ..machine.checks import instruction_set_here
 from ..workbench.prefill_rate import prefill_rate_lines
 from ..workbench.repeat import heading, repeat, run_line, summary
 
-PASSED_ON = {"ignore_unknown_options": True}  # pytest's options stand among the command's own words
+
+def repeat_lessons(
+    count: Annotated[int, typer.Argument(min=1, help="runs, with those that were finished earlier")],
+    chosen: Annotated[str, typer.Argument(help='lessons, as pytest -k takes them: "lesson2 or lesson3"')],
+    options: Annotated[list[str] | None, typer.Argument(help="further options of pytest")] = None,
+) -> None:
+    """Run lessons several times in a row: is the gate steady here? Cut off, it goes on where it was.
+
+    The exit code is 1 if a run failed a claim, could not decide one, or reused another number of tokens than
+    predicted.
+    """
+    print(heading(), flush=True)
+    runs = []
+    for found in repeat(count, chosen, options or [], Path.cwd()):
+        runs += found
+        print("\n".join(run_line(one) for one in found), flush=True)
+    print("\n".join(summary(runs, instruction_set_here())))
+    if not all(one.steady for one in runs):
+        raise typer.Exit(1)
 
 
-def add_workbench(app: typer.Typer, clear_errors: Callable[[], AbstractContextManager[None]]) -> None:
-    """Add the commands to an application; ``clear_errors`` makes messages of known errors."""
-
-    @app.command("repeat", context_settings=PASSED_ON)
-    def repeat_lessons(
-        count: Annotated[int, typer.Argument(min=1, help="runs, with those that were finished earlier")],
-        chosen: Annotated[str, typer.Argument(help='lessons, as pytest -k takes them: "lesson2 or lesson3"')],
-        options: Annotated[list[str] | None, typer.Argument(help="further options of pytest")] = None,
-    ) -> None:
-        """Run lessons several times in a row: is the gate steady here? Cut off, it goes on where it was.
-
-        The exit code is 1 if a run failed a claim, could not decide one, or reused another number of tokens
-        than predicted.
-        """
-        print(heading(), flush=True)
-        runs = []
-        with clear_errors():
-            for found in repeat(count, chosen, options or [], Path.cwd()):
-                runs += found
-                print("\n".join(run_line(one) for one in found), flush=True)
-        print("\n".join(summary(runs, instruction_set_here())))
-        if not all(one.steady for one in runs):
-            raise typer.Exit(1)
-
-    @app.command("prefill-rate")
-    def prefill_rate() -> None:
-        """Print how many tokens a second this processor prefills, in each number format; two minutes."""
-        with clear_errors():
-            for line in prefill_rate_lines():
-                print(line, flush=True)
+def prefill_rate() -> None:
+    """Print how many tokens a second this processor prefills, in each number format; two minutes."""
+    for line in prefill_rate_lines():
+        print(line, flush=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from ..prompts.chat_template import IMAGE_MARK
 from ..prompts.rendering import RefusedError, Renderer, RenderingError
 from ..quantities.predict import reusable_tokens, shared_prefix_tokens
+from ..settings.options import REMEMBERED_BLOCKS
 from .culprits import ADVICE, Place, difference, kind_of, place
 from .forerunner import Forerunners, Seen
 from .logs import Log, Logged
@@ -22,7 +23,6 @@ from .result import Culprit, Diagnosis, Unread
 from .time_limit import TooSlowError, time_limit
 from .turns import Talk, talk_of
 
-REMEMBERED_BLOCKS = 1_000_000
 BATCH = 64  # texts that are tokenized at once, unless they are long
 BATCH_CHARACTERS = 4_000_000
 CONTEXT_CHARACTERS = 60

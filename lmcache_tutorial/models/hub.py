@@ -20,6 +20,6 @@ def fetch(name: str, progress: Progress) -> Path:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model"]))
     except Exception as error:  # the hub client raises a dozen unrelated types
         raise ModelError(
-            f"--model {name} could not be fetched from the hub: {type(error).__name__}.\n"
+            f"the model {name} could not be fetched from the hub: {type(error).__name__}.\n"
             f"To fix: check the name and the network, or name a model folder."
         ) from error

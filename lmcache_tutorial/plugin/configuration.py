@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
 from ..settings.errors import ConfigError
-from ..settings.paths import user_path
 from ..settings.run import RunConfig, run_config
-
-CONFIG = pytest.StashKey[RunConfig]()
+from .options import given_options, spelling
+from .stash import CONFIG
 
 
 def run_configuration(config: pytest.Config) -> RunConfig:
@@ -22,43 +21,30 @@ def run_configuration(config: pytest.Config) -> RunConfig:
         pytest.UsageError: a setting cannot work on this machine.
     """
     if CONFIG not in config.stash:
-        config.stash[CONFIG] = usage_errors(partial(read_options, config))
+        with usage_errors(config):
+            config.stash[CONFIG] = run_config(given_options(config))
     return config.stash[CONFIG]
 
 
-def usage_errors(make: Callable[[], RunConfig]) -> RunConfig:
-    """Make a configuration; what is wrong with it is a usage error of pytest's, exit code 4."""
+def check_options(config: pytest.Config) -> None:
+    """Check every value; nothing has been started.
+
+    The device is not asked yet: this may be a run of another project, whose tests fork after CUDA is set up.
+    So the options are believed, and those that depend on the device are checked once more when it was asked.
+
+    Raises:
+        pytest.UsageError: a value cannot work.
+    """
+    with usage_errors(config):
+        options = given_options(config)
+        believed = replace(options, peers=None) if options.stack == "auto" else options
+        run_config(believed, has_gpu=lambda: options.stack == "gpu")
+
+
+@contextmanager
+def usage_errors(config: pytest.Config) -> Iterator[None]:
+    """Turn what is wrong with an option into a usage error of pytest's: exit code 4, in the asker's words."""
     try:
-        return make()
+        yield
     except ConfigError as error:
-        raise pytest.UsageError(str(error)) from None
-
-
-def read_options(config: pytest.Config, **others: Any) -> RunConfig:
-    """Read pytest's options into a configuration; ``others`` come first."""
-
-    def bar(name: str) -> float:
-        given = config.getoption(f"--{name.replace('_', '-')}")
-        try:
-            return float(config.getini(name) if given is None else given)
-        except ValueError:
-            raise ConfigError(
-                f"{name} in the ini file is {config.getini(name)!r}, but must be a number."
-            ) from None
-
-    given: dict[str, Any] = dict(
-        stack=config.getoption("--stack"),
-        model=config.getoption("--model"),
-        dtype=config.getoption("--dtype"),
-        chunk_tokens=config.getoption("--chunk-tokens"),
-        engine_memory_gib=config.getoption("--engine-memory-gib"),
-        lmcache_memory_gib=config.getoption("--lmcache-memory-gib"),
-        gpu_memory_share=config.getoption("--gpu-memory-share"),
-        min_hit_rate=bar("min_hit_rate"),
-        min_ttft_drop=bar("min_ttft_drop"),
-        report_dir=config.rootpath / user_path("--report-dir", config.getoption("--report-dir")),
-        keep_stack=config.getoption("--keep-stack"),
-        allow_slow_lmcache=config.getoption("--allow-slow-lmcache"),
-        peers=config.getoption("--peers"),
-    )
-    return run_config(**(given | others))
+        raise pytest.UsageError(error.words(spelling(config))) from None

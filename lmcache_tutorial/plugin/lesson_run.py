@@ -19,6 +19,7 @@ from ..settings.run import RunConfig
 from ..settings.secrets import redact
 from ..stack.stack import Stack
 from .junit import start_junit, take_secrets_out
+from .undecided import UNDECIDED, is_undecided
 
 MESSAGE_CHARACTERS = 4_000
 
@@ -65,8 +66,8 @@ class Session:
             claim.outcome = "failed" if report.when == "call" else "error"
             claim.message = _message(report)
         elif report.skipped:
-            undecided = ("undecided", True) in report.user_properties
-            claim.outcome, claim.message = "undecided" if undecided else "skipped", _message(report)
+            claim.outcome = UNDECIDED if is_undecided(report) else "skipped"
+            claim.message = _message(report)
         elif report.when == "call":
             claim.outcome = "passed"
 

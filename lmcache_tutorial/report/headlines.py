@@ -14,7 +14,6 @@ from ..quantities.formats import percent, seconds
 from ..quantities.sources import served_by
 
 FIX = "To fix: name the results.json of a run, as it lies in its report folder"
-BEGIN, END = "<!-- headlines -->", "<!-- /headlines -->"
 
 
 class HeadlinesError(ValueError):
@@ -45,8 +44,10 @@ def headlines(files: Sequence[Path], readme: Path) -> str:
     return "\n\n".join(parts)
 
 
-def into(readme: Path, text: str) -> None:
-    """Put the text between the markers of a README.
+def into(readme: Path, text: str, place: str = "headlines") -> None:
+    """Put a text into a README, between the markers ``<!-- headlines -->`` and ``<!-- /headlines -->``.
+
+    ``place`` is the word in the markers.
 
     Raises:
         HeadlinesError: the markers are not there, once each and in order; or it cannot be read or written.
@@ -55,14 +56,15 @@ def into(readme: Path, text: str) -> None:
         written = readme.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise _no_place(readme, "read", error) from None
-    before, begin, rest = written.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    first, last = f"<!-- {place} -->", f"<!-- /{place} -->"
+    before, begin, rest = written.partition(first)
+    _, end, after = rest.partition(last)
     if not (begin and end):
         raise HeadlinesError(
-            f"{readme} has no place for headlines.\nTo fix: put {BEGIN} and {END} on lines of their own."
+            f"{readme} has no place for {place}.\nTo fix: put {first} and {last} on lines of their own."
         )
     try:
-        write_atomically(readme, f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+        write_atomically(readme, f"{before}{first}\n\n{text}\n\n{last}{after}")
     except OSError as error:
         raise _no_place(readme, "written", error) from None
 

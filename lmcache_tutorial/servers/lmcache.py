@@ -90,7 +90,7 @@ def launch(site: Site, own: CacheConfig, name: str) -> Cache:
             log=site.logs / f"{name}.log",
             env=server_environment(site.config),
             shm_name=shm_name,
-            remedies=(f"let LMCache take less memory: pytest --lmcache-memory-gib={smaller:g}",),
+            remedies=(f"let LMCache take less memory: pytest --kv-lmcache-memory-gib={smaller:g}",),
         ),
     )
     return cache

@@ -195,8 +195,8 @@ def engine_command(plan: Plan, cache_port: int | None) -> list[str]:
 
 def _remedy(plan: Plan) -> str:
     if plan.config.profile == "gpu":
-        return "give the engine another share of the GPU's memory: pytest --gpu-memory-share=0.8"
-    return f"give the engine more room: pytest --engine-memory-gib={2 * (plan.own.memory_gib or 1):g}"
+        return "give the engine another share of the GPU's memory: pytest --kv-gpu-memory-share=0.8"
+    return f"give the engine more room: pytest --kv-engine-memory-gib={2 * (plan.own.memory_gib or 1):g}"
 
 
 def _caches(site: Site) -> list[Cache]:

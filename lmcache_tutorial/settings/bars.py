@@ -21,15 +21,25 @@ class Thresholds:
 def percent(option: str, value: float) -> float:
     """Check a bar given in per cent.
 
-    >>> percent("--min-hit-rate", 90)
+    Args:
+        option: its plain name, for the message.
+        value: what was given for it.
+
+    >>> percent("min_hit_rate", 90)
     90.0
 
     Raises:
         ConfigError: below 0, 100 or more, not a number, or a fraction by mistake.
     """
-    value = float(value)
-    if math.isnan(value) or not 0 <= value < 100:
-        raise ConfigError(f"{option} is {value:g}, but must be a per cent value from 0 to below 100.")
-    if 0 < value < 1:
-        raise ConfigError(f"{option} is {value:g}: per cent, not a fraction. Did you mean {value * 100:g}?")
-    return value
+    bar = float(value)
+    if math.isnan(bar) or not 0 <= bar < 100:
+        raise ConfigError(
+            lambda spelled: f"{spelled(option)} is {bar:g}, but must be a per cent value from 0 to below 100."
+        )
+    if 0 < bar < 1:
+        raise ConfigError(
+            lambda spelled: (
+                f"{spelled(option)} is {bar:g}: per cent, not a fraction. Did you mean {bar * 100:g}?"
+            )
+        )
+    return bar

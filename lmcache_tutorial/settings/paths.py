@@ -11,7 +11,9 @@ from .errors import ConfigError
 def user_path(option: str, text: str | Path) -> Path:
     """Read a path as a shell would: ``~`` is the user's home, also behind an ``=``, where shells leave it.
 
-    >>> user_path("--report-dir", "reports")
+    ``option`` is the plain name of the option that names it.
+
+    >>> user_path("report_dir", "reports")
     PosixPath('reports')
 
     Raises:
@@ -21,13 +23,15 @@ def user_path(option: str, text: str | Path) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         raise ConfigError(
-            f"{option} is {str(text)!r}, but no user of that name has a home here.\n"
-            f"To fix: write the path without ~"
+            lambda spelled: (
+                f"{spelled(option)} is {str(text)!r}, but no user of that name has a home here.\n"
+                f"To fix: write the path without ~"
+            )
         ) from None
 
 
 def writable_folder(path: Path) -> None:
-    """Make a folder and prove that a file can be written into it.
+    """Make the report's folder and prove that a file can be written into it.
 
     Raises:
         ConfigError: it cannot be made or written.
@@ -38,7 +42,10 @@ def writable_folder(path: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
+        reason = error.strerror or error
         raise ConfigError(
-            f"--report-dir {path} cannot be written: {error.strerror or error}.\n"
-            f"To fix: name a folder of yours, for example --report-dir=reports"
+            lambda option: (
+                f"{option('report_dir')} is {path}, which cannot be written: {reason}.\n"
+                f"To fix: name a folder of yours, for example {option('report_dir', 'reports')}"
+            )
         ) from None

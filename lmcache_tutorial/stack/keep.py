@@ -75,7 +75,7 @@ def open_stack(run: RunConfig, progress: Progress = print) -> Stack:
                 raise StackError(
                     f"{_who_holds_the_lock()}: a second one cannot be kept beside it.\n"
                     f"  checked  {_lock_file()}\n"
-                    f"To fix: wait for that run, or leave --keep-stack out"
+                    f"To fix: wait for that run, or call pytest without --kv-keep"
                 )
             progress(f"stack: {_who_holds_the_lock()}; starting one of our own")
         elif servers := _living_servers():
@@ -180,7 +180,8 @@ def _warn_of_eviction(run: RunConfig, model: Model, progress: Progress) -> None:
         if cache.memory_gib < kept_gib:
             progress(
                 f"stack: LMCache has {cache.memory_gib:g} GiB; lesson 3 keeps its prompts in "
-                f"{kept_gib:.0f} GiB, and will miss what is evicted (--lmcache-memory-gib={kept_gib:.0f})"
+                f"{kept_gib:.0f} GiB, and will miss what is evicted "
+                f"(pytest --kv-lmcache-memory-gib={kept_gib:.0f})"
             )
 
 

@@ -82,7 +82,7 @@ def compiled_operations() -> Check:
         f"missing ({reason}): TTFT from LMCache is two to three times as long (32,000 tokens on an H100: "
         f"448 ms instead of 150)",
         'pip install "lmcache==0.5.3" "torch==2.11.0", which fit together; '
-        "or measure all the same: --allow-slow-lmcache",
+        "or measure all the same: pytest --kv-allow-slow-lmcache",
     )
 
 

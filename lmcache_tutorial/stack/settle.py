@@ -101,7 +101,8 @@ class Settling:
         return CountersError(
             f"LMCache stored {found} of {expected} chunks within {SETTLE_LIMIT_S:g} s. It drops what finds "
             "no free memory, even where older chunks could be evicted.\n"
-            "To fix: more --lmcache-memory-gib, for three of your longest prompts or more; "
+            "To fix: more memory for LMCache (pytest --kv-lmcache-memory-gib), for three of your longest "
+            "prompts or more; "
             f"else look for errors in {', '.join(self.logs)}"
         )
 

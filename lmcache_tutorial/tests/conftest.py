@@ -16,6 +16,7 @@ from lmcache_tutorial.quantities.records import Interval, SpanRecord, TokenSourc
 from lmcache_tutorial.report.environment import environment
 from lmcache_tutorial.report.results import Chart, RunRecord
 from lmcache_tutorial.settings.bars import Thresholds
+from lmcache_tutorial.settings.options import RunOptions
 from lmcache_tutorial.settings.run import RunConfig, run_config
 
 pytest_plugins = ["pytester"]
@@ -37,7 +38,7 @@ def layout(*segments: tuple[str, list[str]]) -> Layout:
 @pytest.fixture
 def cpu_run(tmp_path: Path) -> RunConfig:
     """A configuration for the CPU whose report goes to a temporary folder."""
-    return run_config(stack="cpu", report_dir=tmp_path)
+    return run_config(RunOptions(stack="cpu", report_dir=tmp_path))
 
 
 @pytest.fixture

@@ -501,7 +501,7 @@ def test_a_harmed_gzip_is_a_message(tmp_path, harm):
 
 def test_the_command_loads_neither_torch_nor_transformers():
     heavy = "{'torch', 'transformers', 'matplotlib', 'pandas', 'scipy'}"
-    code = f"import sys, lmcache_tutorial.cli; print(*{heavy} & set(sys.modules))"
+    code = f"import sys, lmcache_tutorial.cli.app; print(*{heavy} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )

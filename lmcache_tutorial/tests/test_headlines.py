@@ -7,9 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from lmcache_tutorial.cli.app import app
-from lmcache_tutorial.report.headlines import BEGIN, END, HeadlinesError, headlines, into
+from lmcache_tutorial.report.headlines import HeadlinesError, headlines, into
 
 ROOT = Path(__file__).parents[2]
+BEGIN, END = "<!-- headlines -->", "<!-- /headlines -->"
 
 
 def test_the_readme_shows_what_the_reference_files_say():

@@ -13,6 +13,7 @@ from lmcache_tutorial.models.model import Model
 from lmcache_tutorial.plugin.header import header
 from lmcache_tutorial.servers.ports import free_port
 from lmcache_tutorial.servers.process import Launch, Server, ServerError
+from lmcache_tutorial.settings.options import RunOptions
 from lmcache_tutorial.settings.profiles import PROFILES
 from lmcache_tutorial.settings.run import run_config
 from lmcache_tutorial.settings.workload import fit
@@ -71,7 +72,7 @@ def test_a_kept_stack_is_found_and_taken_down(servers):
 
 def test_a_kept_stack_that_does_not_match_is_one_error(servers, ready_model, tmp_path):
     with pytest.raises(StackError) as error:
-        open_stack(run_config(stack="cpu", report_dir=tmp_path), print)
+        open_stack(run_config(RunOptions(stack="cpu", report_dir=tmp_path)), print)
     assert "was started with another" in str(error.value)
     assert "caches" in str(error.value)
     assert "lmcache-tutorial down" in str(error.value)
@@ -82,7 +83,7 @@ def test_a_kept_stack_that_does_not_match_is_one_error(servers, ready_model, tmp
 def test_half_a_kept_stack_is_one_error(servers, ready_model, tmp_path):
     servers[1].stop()
     with pytest.raises(StackError, match="is not whole"):
-        open_stack(run_config(stack="cpu", report_dir=tmp_path), print)
+        open_stack(run_config(RunOptions(stack="cpu", report_dir=tmp_path)), print)
 
 
 def test_a_kept_stack_in_use_is_left_alone(servers, ready_model, tmp_path):
@@ -91,7 +92,7 @@ def test_a_kept_stack_in_use_is_left_alone(servers, ready_model, tmp_path):
         with pytest.raises(StackError, match="in use by another run"):
             take_down()
         with pytest.raises(StackError, match="in use by another run"):
-            open_stack(run_config(stack="cpu", report_dir=tmp_path, keep_stack=True), print)
+            open_stack(run_config(RunOptions(stack="cpu", report_dir=tmp_path, keep=True)), print)
     assert all(server.alive() for server in servers)
 
 
@@ -101,7 +102,7 @@ def test_without_a_kept_stack_the_lock_is_not_called_its_use(ready_model, tmp_pa
         with pytest.raises(StackError, match="another run is starting a stack that it will keep"):
             take_down()
         with pytest.raises(StackError, match="another run is starting a stack that it will keep"):
-            open_stack(run_config(stack="cpu", report_dir=tmp_path, keep_stack=True), print)
+            open_stack(run_config(RunOptions(stack="cpu", report_dir=tmp_path, keep=True)), print)
 
 
 def test_a_run_that_keeps_nothing_holds_no_lock_while_it_starts(ready_model, tmp_path, monkeypatch):
@@ -112,14 +113,14 @@ def test_a_run_that_keeps_nothing_holds_no_lock_while_it_starts(ready_model, tmp
 
     monkeypatch.setattr(kept, "_start", start)
     with pytest.raises(StackError, match="started"):
-        open_stack(run_config(stack="cpu", report_dir=tmp_path), print)
+        open_stack(run_config(RunOptions(stack="cpu", report_dir=tmp_path)), print)
 
 
 @pytest.fixture
 def started(servers, ready_model, tmp_path, monkeypatch):
     """A stack of stand-ins that ``open_stack`` takes for the one that it started."""
     state_file().unlink()
-    run = run_config(stack="cpu", report_dir=tmp_path, keep_stack=True)
+    run = run_config(RunOptions(stack="cpu", report_dir=tmp_path, keep=True))
     kept_programs = [
         {"name": one.record.name, "url": "http://127.0.0.1:1", "cache": "lmcache"} for one in servers
     ]
@@ -196,7 +197,7 @@ ANOTHER_VERSION = [
 def test_a_state_file_of_another_version_is_one_message_that_names_it(ready_model, tmp_path, text):
     state_file().parent.mkdir(parents=True)
     state_file().write_text(text)
-    run = run_config(stack="cpu", report_dir=tmp_path)
+    run = run_config(RunOptions(stack="cpu", report_dir=tmp_path))
     for act in (kept_servers, take_down, lambda: open_stack(run, print)):
         with pytest.raises(StackError, match=f"(?s)another version of this suite.*{state_file()}") as error:
             act()
@@ -228,7 +229,7 @@ def test_a_stack_without_lmcache_says_so_instead_of_asking_nowhere(servers, tmp_
 
 def test_too_little_memory_is_told_before_a_start(ready_model, tmp_path):
     with pytest.raises(StackError, match=r"memory is too small.*needed"):
-        open_stack(run_config(stack="cpu", engine_memory_gib=1024, report_dir=tmp_path), print)
+        open_stack(run_config(RunOptions(stack="cpu", engine_memory_gib=1024, report_dir=tmp_path)), print)
 
 
 def test_a_cache_folder_that_cannot_be_made_is_one_message(cache, ready_model, tmp_path):
@@ -236,7 +237,7 @@ def test_a_cache_folder_that_cannot_be_made_is_one_message(cache, ready_model, t
     with pytest.raises(
         StackError, match=r"(?s)folder of kept stacks cannot be written.*LMCACHE_TUTORIAL_CACHE"
     ):
-        open_stack(run_config(stack="cpu", report_dir=tmp_path), print)
+        open_stack(run_config(RunOptions(stack="cpu", report_dir=tmp_path)), print)
 
 
 def test_a_package_that_is_missing_is_one_message(monkeypatch, tmp_path):

@@ -6,6 +6,7 @@ from lmcache_tutorial.machine.checks import instruction_set
 from lmcache_tutorial.settings import number_format as options
 from lmcache_tutorial.settings import run as run_settings
 from lmcache_tutorial.settings.errors import ConfigError
+from lmcache_tutorial.settings.options import RunOptions
 from lmcache_tutorial.settings.run import run_config
 
 AVX2 = frozenset({"avx2"})
@@ -59,13 +60,13 @@ def processor(monkeypatch):
 )
 def test_the_number_format_and_the_chunk_follow_the_processor(processor, flags, limit, dtype, chunk):
     processor(flags, limit)
-    run = run_config(stack="cpu")
+    run = run_config(RunOptions(stack="cpu"))
     assert (run.stack.dtype, run.stack.cache.chunk_tokens) == (dtype, chunk)
 
 
 def test_an_option_overrides_what_was_chosen(processor):
     processor(AVX2)
-    run = run_config(stack="cpu", dtype="bfloat16", chunk_tokens=96)
+    run = run_config(RunOptions(stack="cpu", dtype="bfloat16", chunk_tokens=96))
     assert (run.stack.dtype, run.stack.cache.chunk_tokens, run.dtype_reason) == (
         "bfloat16",
         96,
@@ -76,9 +77,9 @@ def test_an_option_overrides_what_was_chosen(processor):
 def test_bf16_with_amx_switched_off_is_refused_before_the_engine_dies_of_it(processor):
     processor(AMX, "AVX512_CORE")
     with pytest.raises(ConfigError, match="To fix: unset ONEDNN_MAX_CPU_ISA, or --dtype=float32"):
-        run_config(stack="cpu", dtype="bfloat16")
+        run_config(RunOptions(stack="cpu", dtype="bfloat16"))
 
 
 def test_an_unknown_format_is_refused():
     with pytest.raises(ConfigError, match="must be one of auto, bfloat16, float32"):
-        run_config(stack="cpu", dtype="int3")
+        run_config(RunOptions(stack="cpu", dtype="int3"))

@@ -69,7 +69,7 @@ def suite(pytester, monkeypatch):
 
 
 def run(pytester, *arguments):
-    return pytester.runpytest_subprocess("--stack=cpu", *arguments, timeout=60)
+    return pytester.runpytest_subprocess("--kv-stack=cpu", *arguments, timeout=60)
 
 
 def results(pytester):
@@ -86,16 +86,16 @@ import lmcache_tutorial.settings.run as options
 import lmcache_tutorial.stack.needs as doctor
 import lmcache_tutorial.plugin.header as session
 options.cuda_works = lambda: True
-slow = lambda: doctor.Check(doctor.COMPILED, "missing", "another version, or --allow-slow-lmcache")
+slow = lambda: doctor.Check(doctor.COMPILED, "missing", "another version, or pytest --kv-allow-slow-lmcache")
 doctor.compiled_operations = session.compiled_operations = slow
 """
     )
-    refused = pytester.runpytest_subprocess("--stack=gpu", timeout=60)
+    refused = pytester.runpytest_subprocess("--kv-stack=gpu", timeout=60)
     assert refused.ret == 4
     refused.stderr.fnmatch_lines(
-        ["*compiled operations: missing.", "To fix: another version, or --allow-slow*"]
+        ["*compiled operations: missing.", "To fix: another version, or pytest --kv-allow-slow*"]
     )
-    allowed = pytester.runpytest_subprocess("--stack=gpu", "--allow-slow-lmcache", timeout=60)
+    allowed = pytester.runpytest_subprocess("--kv-stack=gpu", "--kv-allow-slow-lmcache", timeout=60)
     assert allowed.ret == 0
     allowed.stdout.fnmatch_lines(["model: * random weights: *", "LMCache's compiled operations: missing"])
     assert results(pytester)["environment"]["weights"] == "random"
@@ -104,7 +104,7 @@ doctor.compiled_operations = session.compiled_operations = slow
 PEERS = """
 import pytest
 
-@pytest.mark.peers
+@pytest.mark.kv_peers
 def test_peers_are_fast():
     pass
 """
@@ -113,10 +113,10 @@ def test_peers_are_fast():
 def test_peers_run_on_request_and_alone(pytester, suite):
     (pytester.path / "tutorial_tests" / "test_peers.py").write_text(PEERS)
     assert run(pytester).parseoutcomes() == {"passed": 2, "deselected": 1}
-    assert run(pytester, "--peers", "-k", "peers").parseoutcomes() == {"passed": 1, "deselected": 2}
-    beside = run(pytester, "--peers")
+    assert run(pytester, "--kv-peers", "-k", "peers").parseoutcomes() == {"passed": 1, "deselected": 2}
+    beside = run(pytester, "--kv-peers")
     assert beside.ret == 4
-    beside.stderr.fnmatch_lines(["*lessons beside them*", "To fix: pytest --peers -k peers"])
+    beside.stderr.fnmatch_lines(["*lessons beside them*", "To fix: pytest --kv-peers -k peers"])
 
 
 def test_a_run_writes_a_report_and_ends_with_its_path(pytester, suite):
@@ -133,7 +133,7 @@ def test_a_run_writes_a_report_and_ends_with_its_path(pytester, suite):
 
 def test_a_report_folder_may_lie_in_the_home_folder(pytester, suite, monkeypatch):
     monkeypatch.setenv("HOME", str(pytester.mkdir("home")))
-    run(pytester, "--report-dir=~/mine")
+    run(pytester, "--kv-report-dir=~/mine")
     assert (pytester.path / "home" / "mine" / "results.json").exists()
     assert not (pytester.path / "~").exists()
 
@@ -215,7 +215,7 @@ def test_rounds_are_counted_aloud_on_a_terminal_only(pytester, suite):
     done = run(pytester, "-k", "lesson2")
     done.assert_outcomes(passed=2, deselected=1)
     assert "round 2 of 3" not in done.stdout.str()
-    shown = on_a_terminal([sys.executable, "-m", "pytest", "--stack=cpu", "-k", "lesson2"], pytester.path)
+    shown = on_a_terminal([sys.executable, "-m", "pytest", "--kv-stack=cpu", "-k", "lesson2"], pytester.path)
     assert "round 2 of 3, about " in shown
     assert "2 passed" in shown
 
@@ -302,7 +302,7 @@ def test_what_did_not_run_says_so(pytester, suite):
 def interrupted(pytester, number: int) -> tuple[int, str, str]:
     """Run a suite whose claim writes ``waiting`` and sleeps; interrupt it; return its code and its output."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "--stack=cpu"],
+        [sys.executable, "-m", "pytest", "--kv-stack=cpu"],
         cwd=pytester.path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -398,16 +398,20 @@ def test_a_chapter_without_its_header_is_a_collection_error(pytester, suite):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--stack=tpu"], "*--stack is 'tpu', but must be one of auto, cpu, gpu*"),
-        (["--model=cache"], "*is a folder but no model*"),
-        (["--min-hit-rate=0.9"], "*Did you mean 90?*"),
-        (["--min-ttft-drop=100"], "*--min-ttft-drop is 100*"),
-        (["--min-ttft-drop=nan"], "*--min-ttft-drop is nan*"),
-        (["--min-hit-rate=much"], "*invalid float value*"),
-        (["-o", "min_hit_rate=much"], "*min_hit_rate in the ini file is 'much'*"),
-        (["-o", "min_hit_rate=-3"], "*--min-hit-rate is -3*"),
-        (["--chunk-tokens=100"], "*--chunk-tokens=96*"),
-        (["--report-dir=conftest.py/reports"], "*--report-dir * cannot be written*"),
+        (["--kv-stack=tpu"], "*--kv-stack is 'tpu', but must be one of auto, cpu, gpu*"),
+        (["--kv-model=cache"], "*is a folder but no model*"),
+        (["--kv-min-hit-rate=0.9"], "*Did you mean 90?*"),
+        (["--kv-min-ttft-drop=100"], "*--kv-min-ttft-drop is 100*"),
+        (["--kv-min-ttft-drop=nan"], "*--kv-min-ttft-drop is nan*"),
+        (["--kv-min-hit-rate=much"], "*invalid float value*"),
+        (["-o", "kv_min_hit_rate=much"], "*kv_min_hit_rate in the ini file must be a number*'much'*"),
+        (["-o", "kv_min_hit_rate=-3"], "*kv_min_hit_rate in the ini file is -3*"),
+        (["-o", "kv_keep=perhaps"], "*kv_keep in the ini file must be true or false*'perhaps'*"),
+        (["-o", "kv_dtype=int3"], "*kv_dtype in the ini file is 'int3', but must be one of auto, *"),
+        (["-o", "kv_chunk_tokens=100"], "To fix: kv_chunk_tokens = 96 in the ini file"),
+        (["--kv-chunk-tokens=100"], "To fix: --kv-chunk-tokens=96"),
+        (["--kv-peers=some"], "*--kv-peers is 'some', but must be one of peers, tuning*"),
+        (["--kv-report-dir=conftest.py/reports"], "*--kv-report-dir is *, which cannot be written*"),
     ],
 )
 def test_bad_input_gets_one_clear_error_before_anything_starts(pytester, suite, arguments, message):
@@ -432,10 +436,20 @@ def pytest_addoption(parser):  # as pytest-xdist does, which need not be install
     done.stderr.fnmatch_lines(["*pytest-xdist cannot run*one stack*"])
 
 
-def test_an_ini_bar_is_used_and_an_option_wins(pytester, suite):
-    pytester.makeini("[pytest]\nmin_hit_rate = 95\nmin_ttft_drop = 50\n")
-    run(pytester, "--min-ttft-drop=60")
-    assert results(pytester)["thresholds"] == {"min_hit_rate": 0.95, "min_ttft_drop": 0.6}
+def test_an_ini_value_is_used_and_an_option_wins(pytester, suite):
+    pytester.makeini(
+        "[pytest]\nkv_min_hit_rate = 95\nkv_min_ttft_drop = 50\nkv_stack = gpu\nkv_report_dir = mine\n"
+    )
+    assert run(pytester, "--kv-min-ttft-drop=60").ret == 0  # run() gives --kv-stack=cpu
+    document = json.loads((pytester.path / "mine" / "results.json").read_text())
+    assert document["thresholds"] == {"min_hit_rate": 0.95, "min_ttft_drop": 0.6}
+
+
+def test_toml_may_give_numbers_as_such(pytester, suite):
+    (pytester.path / "tox.ini").unlink()
+    (pytester.path / "pytest.toml").write_text("[pytest]\nkv_min_hit_rate = 95\nkv_stack = 'cpu'\n")
+    assert pytester.runpytest_subprocess(timeout=60).ret == 0
+    assert results(pytester)["thresholds"]["min_hit_rate"] == 0.95
 
 
 def test_the_header_says_what_is_measured_and_where_traces_go(pytester, suite, monkeypatch):
@@ -450,23 +464,63 @@ def test_the_header_says_what_is_measured_and_where_traces_go(pytester, suite, m
     assert "sk-lf-hidden" not in written
 
 
-def test_a_project_without_chapters_is_left_alone(pytester):
-    pytester.makeconftest(
-        "import lmcache_tutorial.settings.run as options\n"
-        "def asked(): raise AssertionError('the CUDA driver was asked')\n"
-        "options.cuda_works = asked\n"
-    )
-    pytester.makepyfile(
-        """
-        import sys
+ANOTHER_PROJECT = """
+import pathlib
+import lmcache_tutorial.settings.run as options
 
-        def test_it(benchmark):
-            benchmark(sum, [1, 2])
-            ours = "lmcache_tutorial.plugin.lesson_run"
-            assert not {"matplotlib", "pandas", "torch", ours} & set(sys.modules)
-        """
+def asked():
+    raise AssertionError("the CUDA driver was asked")
+
+options.cuda_works = asked
+
+def pytest_addoption(parser):  # the names that ours have too, without their prefix
+    for name in ("model", "stack", "peers", "report-dir", "keep"):
+        parser.addoption(f"--{name}")
+        parser.addini(name.replace("-", "_"), "theirs")
+
+def pytest_unconfigure(config):
+    pathlib.Path("files.txt").write_text("\\n".join(path.name for path in pathlib.Path().glob("*")))
+"""
+ANOTHER_TEST = """
+import sys
+import pytest
+
+@pytest.mark.peers  # a marker of theirs
+def test_with_peers(): ...
+
+def test_it(benchmark, pytestconfig):
+    assert pytestconfig.getoption("--model") == "resnet"
+    assert pytestconfig.getoption("--stack") == "theirs"
+    assert pytestconfig.getoption("--peers") == "three"
+    assert pytestconfig.getoption("--report-dir") == "elsewhere"
+    assert pytestconfig.getini("keep") == "everything"
+    benchmark(sum, [1, 2])
+    ours = {f"lmcache_tutorial.{name}" for name in ("plugin.lesson_run", "plugin.header", "stack.keep")}
+    heavy = {"matplotlib", "pandas", "scipy", "torch", "transformers", "langchain", "langgraph"}
+    assert not (heavy | ours) & set(sys.modules)
+"""
+
+
+def test_a_project_without_lessons_is_left_alone_and_keeps_its_own_options(pytester, monkeypatch):
+    monkeypatch.setenv("LMCACHE_TUTORIAL_CACHE", str(pytester.path / "cache"))
+    pytester.makeini("[pytest]\nkeep = everything\nmarkers = peers: theirs\n")
+    pytester.makeconftest(ANOTHER_PROJECT)
+    pytester.makepyfile(test_another=ANOTHER_TEST)
+    theirs = ("--model=resnet", "--stack=theirs", "--peers=three", "--report-dir=elsewhere")
+    done = pytester.runpytest_subprocess(
+        *theirs, "--benchmark-json=out.json", "-p", "no:cacheprovider", timeout=60
     )
-    done = pytester.runpytest_subprocess("--benchmark-json=out.json", timeout=60)
-    assert done.ret == 0
+    assert (done.ret, done.parseoutcomes()) == (0, {"passed": 2})
+    assert "lmcache-tutorial:" not in done.stdout.str()
+    written = set((pytester.path / "files.txt").read_text().splitlines())
+    theirs = {"conftest.py", "test_another.py", "tox.ini", "out.json"}
+    of_pytest = {"__pycache__", ".benchmarks", "stdout", "stderr", "runpytest-0", "runpytest-current"}
+    assert written <= theirs | of_pytest
+
+
+def test_a_run_that_selects_no_lesson_of_ours_writes_nothing(pytester, suite):
+    done = run(pytester, "-k", "nothing_of_that_name")
+    assert done.ret == 5
     assert "lmcache-tutorial:" not in done.stdout.str()
     assert not (pytester.path / "reports").exists()
+    assert not (pytester.path / "cache").exists()

@@ -223,7 +223,7 @@ def test_the_remedy_is_the_servers_own(tmp_path):
         wait_ready(server)
     server.stop()
     assert str(error.value).endswith("  - feed it: pytest --food=4")
-    assert "--engine-memory-gib" not in str(error.value)
+    assert "--kv-engine-memory-gib" not in str(error.value)
 
 
 def test_a_server_that_has_ended_cannot_be_kept(tmp_path):

@@ -21,9 +21,9 @@ GOOD = {
 BAD = GOOD | {"predictions": [{"predicted": [96, 96], "measured": [96, 64]}]}
 PYTEST = """
 import pathlib, sys
-folder = next(a.partition("=")[2] for a in sys.argv if a.startswith("--report-dir="))
+folder = next(a.partition("=")[2] for a in sys.argv if a.startswith("--kv-report-dir="))
 with open("asked", "a") as file:
-    print(*[a for a in sys.argv[1:] if not a.startswith("--report-dir=")], sep="|", file=file)
+    print(*[a for a in sys.argv[1:] if not a.startswith("--kv-report-dir=")], sep="|", file=file)
 results = pathlib.Path("results")
 if results.exists():
     pathlib.Path(folder, "results.json").write_text(results.read_text())
@@ -68,9 +68,9 @@ def test_a_lessons_figures_and_its_exactness_are_read_from_its_results():
 
 
 def test_each_run_gets_the_selection_and_the_options_of_pytest(project):
-    found = list(repeat(2, "lesson2 or lesson3", ["--chunk-tokens=128"], project))
+    found = list(repeat(2, "lesson2 or lesson3", ["--kv-chunk-tokens=128"], project))
     assert [[one.run for one in run] for run in found] == [[1], [2]]
-    assert asked(project) == ["-q|-k|lesson2 or lesson3|--chunk-tokens=128"] * 2
+    assert asked(project) == ["-q|-k|lesson2 or lesson3|--kv-chunk-tokens=128"] * 2
 
 
 def test_what_was_cut_off_goes_on_where_it_was(committed):

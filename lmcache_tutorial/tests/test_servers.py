@@ -19,6 +19,7 @@ from lmcache_tutorial.servers.program import Site
 from lmcache_tutorial.servers.vllm import Plan, engine_command
 from lmcache_tutorial.settings import run as config_options
 from lmcache_tutorial.settings.errors import ConfigError
+from lmcache_tutorial.settings.options import RunOptions
 from lmcache_tutorial.settings.profiles import GPU_MODEL, PROFILES
 from lmcache_tutorial.settings.run import run_config
 from lmcache_tutorial.stack import needs as doctor
@@ -75,10 +76,10 @@ def test_each_server_has_a_remedy_of_its_own(site, monkeypatch):
             site.config = config
             site.programs.append((lmcache if own.program == "lmcache" else vllm).launch(site, own, name))
     (_, cache), (_, cpu), (_, large), (_, gpu) = given
-    assert "--engine-memory-gib=2" in cpu[0]
-    assert "--gpu-memory-share" in gpu[0]
-    assert "--lmcache-memory-gib=1" in cache[0]
-    assert "--lmcache-memory-gib=35" in large[0]
+    assert "pytest --kv-engine-memory-gib=2" in cpu[0]
+    assert "pytest --kv-gpu-memory-share" in gpu[0]
+    assert "pytest --kv-lmcache-memory-gib=1" in cache[0]
+    assert "pytest --kv-lmcache-memory-gib=35" in large[0]
 
 
 def test_a_second_engine_on_a_second_cache_is_two_entries_of_a_topology(site, monkeypatch):
@@ -158,12 +159,12 @@ def gpu_machine(monkeypatch):
 
 
 def test_a_gpu_machine_gets_the_gpu_profile_and_memory_for_lmcache(gpu_machine):
-    run = run_config()
+    run = run_config(RunOptions())
     assert (run.stack.profile, run.stack.model, run.stack.cache.chunk_tokens) == ("gpu", GPU_MODEL, 256)
     assert run.stack.cache.memory_gib == 77
     (sizes,) = [one.sizes for one in run.classes]
     assert (sizes.short, sizes.medium, sizes.long) == (8_000, 32_000, 60_000)
-    assert run_config(lmcache_memory_gib=40).stack.cache.memory_gib == 40
+    assert run_config(RunOptions(lmcache_memory_gib=40)).stack.cache.memory_gib == 40
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,7 @@ def test_a_gpu_machine_gets_the_gpu_profile_and_memory_for_lmcache(gpu_machine):
 )
 def test_a_gpu_setting_that_cannot_work_is_refused(gpu_machine, options, reason):
     with pytest.raises(ConfigError) as error:
-        run_config(**options)
+        run_config(RunOptions(**options))
     assert reason in str(error.value)
 
 
@@ -192,7 +193,7 @@ def test_compiled_operations_that_are_missing_say_what_it_costs_and_how_to_mend_
     doctor.compiled_operations.cache_clear()
     assert not check.ok
     assert "two to three times as long" in check.seen
-    assert "--allow-slow-lmcache" in check.remedy
+    assert "pytest --kv-allow-slow-lmcache" in check.remedy
 
 
 def test_compiled_operations_that_hang_are_a_finding(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 from lmcache_tutorial.settings.bars import percent
 from lmcache_tutorial.settings.environment import server_environment, without_tracing_variables
 from lmcache_tutorial.settings.errors import ConfigError
+from lmcache_tutorial.settings.options import RunOptions
 from lmcache_tutorial.settings.paths import writable_folder
 from lmcache_tutorial.settings.profiles import PROFILES
 from lmcache_tutorial.settings.run import run_config
@@ -17,17 +18,17 @@ from lmcache_tutorial.settings.secrets import redact
 @pytest.mark.parametrize("value", [-1, 100, 101, 0.9, math.nan, math.inf])
 def test_a_bar_out_of_range_is_refused(value):
     with pytest.raises(ConfigError, match="--min-hit-rate is"):
-        percent("--min-hit-rate", value)
+        percent("min_hit_rate", value)
 
 
 def test_a_fraction_by_mistake_gets_a_hint():
     with pytest.raises(ConfigError, match="Did you mean 90"):
-        percent("--min-hit-rate", 0.9)
+        percent("min_hit_rate", 0.9)
 
 
 @pytest.mark.parametrize("value", [0, 1, 99.9])
 def test_a_bar_within_range_is_taken(value):
-    assert percent("--min-hit-rate", value) == value
+    assert percent("min_hit_rate", value) == value
 
 
 @pytest.mark.parametrize(
@@ -50,14 +51,14 @@ def test_a_bar_within_range_is_taken(value):
 )
 def test_a_setting_that_cannot_work_is_refused(options, reason):
     with pytest.raises(ConfigError) as error:
-        run_config(**{"stack": "cpu", **options})
+        run_config(RunOptions(**{"stack": "cpu", **options}))
     assert reason in str(error.value)
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"it lacks tokenizer\.json"):
-        run_config(stack="cpu", model=str(tmp_path))
+        run_config(RunOptions(stack="cpu", model=str(tmp_path)))
 
 
 def test_a_report_folder_that_cannot_be_written_is_refused(tmp_path):

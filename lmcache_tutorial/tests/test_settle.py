@@ -64,7 +64,9 @@ def test_fewer_chunks_settle_only_when_they_stand_still(clock, fewer, options):
 
 @pytest.mark.parametrize("fewer", [{"chunks": 2, "own": 64}, {"chunks": 3}])
 def test_dropped_chunks_are_an_error_that_names_the_memory(clock, fewer):
-    with pytest.raises(CountersError, match=r"stored . of 4 chunks(.|\n)*--lmcache-memory-gib(.|\n)*x\.log"):
+    with pytest.raises(
+        CountersError, match=r"stored . of 4 chunks(.|\n)*--kv-lmcache-memory-gib(.|\n)*x\.log"
+    ):
         stored(reads(now(**fewer)))
     assert clock[0] > settling.SETTLE_LIMIT_S
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmcache_tutorial.settings.options import RunOptions
 from lmcache_tutorial.settings.profiles import PROFILES
 from lmcache_tutorial.settings.run import run_config
 from lmcache_tutorial.settings.size_classes import FEWEST_CHUNKS
@@ -51,14 +52,14 @@ def test_a_rate_of_nothing_is_an_error(rate):
 
 @pytest.mark.parametrize("chunk", [32, 64, 128, 256])
 def test_a_long_document_has_enough_chunks_to_claim_a_rate(chunk):
-    classes = run_config(stack="cpu", chunk_tokens=chunk).classes
+    classes = run_config(RunOptions(stack="cpu", chunk_tokens=chunk)).classes
     assert classes
     assert all(one.sizes.long >= FEWEST_CHUNKS * chunk for one in classes)
     assert all(one.sizes.short >= 4 * 32 for one in classes)
 
 
 def test_a_chunk_too_large_for_any_leaves_the_largest():
-    (only,) = run_config(stack="cpu", chunk_tokens=1024).classes
+    (only,) = run_config(RunOptions(stack="cpu", chunk_tokens=1024)).classes
     assert only.sizes.long == LONG[-1]
 
 

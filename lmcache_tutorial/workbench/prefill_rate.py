@@ -14,6 +14,7 @@ from ..machine.checks import instruction_set_here, processor
 from ..models.prepare import prepare
 from ..prompts.documents import Document, fresh, full_text
 from ..settings.errors import ConfigError
+from ..settings.options import RunOptions
 from ..settings.run import run_config
 from ..stack.stack import Stack
 from ..stack.start import launch, wait_ready
@@ -53,7 +54,7 @@ def rates(dtype: str) -> list[float]:
     Raises:
         ConfigError: the processor cannot compute in this format.
     """
-    run = run_config(stack="cpu", dtype=dtype)
+    run = run_config(RunOptions(stack="cpu", dtype=dtype))
     config = run.stack.without_caches()
     text = full_text(Document("rates", "long", seed=3), LENGTHS[-1] * CHARACTERS_A_TOKEN)
     with tempfile.TemporaryDirectory() as logs:

@@ -116,7 +116,7 @@ def read_kept(path: Path) -> list[list[LessonRun]]:
 def _run_once(number: int, chosen: str, options: Sequence[str], root: Path) -> list[LessonRun]:
     """Run the lessons; a run that wrote no results counts as one that failed."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pytest", "-q", "-k", chosen, f"--report-dir={folder}", *options]
+        command = [sys.executable, "-m", "pytest", "-q", "-k", chosen, f"--kv-report-dir={folder}", *options]
         try:
             done = subprocess.run(
                 command, cwd=root, timeout=RUN_LIMIT_S, check=False, stdout=subprocess.DEVNULL

@@ -1,0 +1,15 @@
+"""What a run keeps in pytest's stash. The session's module is heavy, and named here without loading it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ..settings.run import RunConfig
+
+if TYPE_CHECKING:
+    from .lesson_run import Session
+
+CONFIG: pytest.StashKey[RunConfig] = pytest.StashKey()
+SESSION: pytest.StashKey[Session] = pytest.StashKey()
