@@ -36,10 +36,17 @@ class Asker:
         ``streaming`` and ``stream_usage`` are what brings TTFT and cached tokens into a trace.
         """
         return ChatOpenAI(
-            model=self.stack.model.name, base_url=f"{self.stack.url}/v1", api_key=SecretStr("none"),
-            streaming=True, stream_usage=True, temperature=0, max_tokens=max_tokens, max_retries=0,
-            http_client=self._client, **options,
-        )  # type: ignore[call-arg]  # fmt: skip
+            model=self.stack.model.name,
+            base_url=f"{self.stack.url}/v1",
+            api_key=SecretStr("none"),
+            streaming=True,
+            stream_usage=True,
+            temperature=0,
+            max_tokens=max_tokens,
+            max_retries=0,
+            http_client=self._client,
+            **options,
+        )  # type: ignore[call-arg]
 
     def __call__(
         self, graph: Any, state: Mapping[str, Any], *, start: Start = "as it is", thread: str | None = None

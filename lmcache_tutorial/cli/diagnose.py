@@ -12,7 +12,8 @@ import typer
 from ..diagnosis.diagnose import diagnose
 from ..diagnosis.logs import open_log
 from ..diagnosis.result import Diagnosis, diagnosis_page, diagnosis_text, unread_text
-from ..models.prepare import CHAT_TEMPLATE, small_model_folder
+from ..models.model import CHAT_TEMPLATE
+from ..models.small import small_model_folder
 from ..prompts.rendering import Renderer
 from ..quantities.formats import percent
 from ..settings import bars

@@ -11,6 +11,7 @@ HEADER_FIELDS = ("Question", "You will see", "Words", "Time", "Hardware", "Build
 SPELLINGS = {"ttft": "TTFT", "lmcache": "LMCache"}  # what a Python name cannot spell
 OWNERS = ("engine", "lmcache", "server", "client", "node", "turn", "prompt", "cache")
 POSSESSIVE = re.compile(rf"\b({'|'.join(OWNERS)})s own\b")  # several engines share; one engine's own cache
+LESSONS_FOLDER = "tutorial_tests"
 LESSON_FILE = re.compile(r"test_(lesson[1-9])_\w+\.py$")
 
 
@@ -27,8 +28,14 @@ class LessonHeader:
 
 
 def lesson_id(path: Path) -> str | None:
-    """Return ``lesson3`` for ``test_lesson3_….py``, else ``None``."""
-    match = LESSON_FILE.fullmatch(path.name)
+    """Return ``lesson3`` for ``tutorial_tests/test_lesson3_….py``, else ``None``.
+
+    A file of that name in another folder is another project's, and none of ours.
+
+    >>> lesson_id(Path("tutorial_tests/test_lesson3_more.py")), lesson_id(Path("school/test_lesson3_more.py"))
+    ('lesson3', None)
+    """
+    match = LESSON_FILE.fullmatch(path.name) if path.parent.name == LESSONS_FOLDER else None
     return match.group(1) if match else None
 
 

@@ -8,14 +8,11 @@ from pathlib import Path
 from ..prompts.documents import CorpusError
 from ..settings.environment import cache_folder
 from ..settings.profiles import DEFAULT_MODEL
-from .folder import digest, is_complete, once
+from .folder import digest, once
 from .hub import fetch
 from .model import CHAT_TEMPLATE, Model, ModelError, Progress
 from .shapes import PREFIX, SHAPES, write_shape
-from .small import PACKAGE, prepare_small, small_model_folder
-
-# Rooms above ask this module for all that they need of models.
-__all__ = ["CHAT_TEMPLATE", "PACKAGE", "Model", "ModelError", "is_complete", "prepare", "small_model_folder"]
+from .small import prepare_small
 
 
 def prepare(model: str, progress: Progress = print) -> Model:

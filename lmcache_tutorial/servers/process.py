@@ -116,9 +116,13 @@ class Server:
         shm = ["--shm", launch.shm_name] if launch.shm_name else []
         supervisor = subprocess.Popen(
             [sys.executable, "-I", str(SUPERVISOR), "--log", str(log), *shm, "--", *command],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=None if launch.env is None else dict(launch.env), start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=None if launch.env is None else dict(launch.env),
+            start_new_session=True,
+        )
         assert supervisor.stdin
         assert supervisor.stdout
         assert supervisor.stderr

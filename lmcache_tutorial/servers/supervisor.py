@@ -215,9 +215,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="lct-", ignore_cleanup_errors=True) as scratch:
         with open(options.log, "ab") as log:
             child = subprocess.Popen(
-                options.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                options.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
                 env={**os.environ, "TMPDIR": scratch},
-            )  # fmt: skip
+            )
         try:
             with suppress(BrokenPipeError):  # the run is gone already: ``watch`` finds its pipe closed
                 os.write(1, f"{child.pid}\n".encode())
