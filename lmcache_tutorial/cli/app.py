@@ -14,7 +14,7 @@ from ..prompts.rendering import RenderingError
 from ..report.headlines import HeadlinesError
 from ..servers.process import ServerError
 from ..settings.errors import ConfigError, MissingExtraError
-from ..stack.keep import StackError
+from ..stack.kept_state import StackError
 from .diagnose import diagnose_log
 from .machine import doctor, prepare
 from .printing import error

@@ -7,7 +7,8 @@ from dataclasses import replace
 from ..settings.options import RunOptions
 from ..settings.packages import need_servers
 from ..settings.run import run_config
-from ..stack.keep import kept_servers, open_stack, state_file, take_down
+from ..stack.keep import open_stack, take_down
+from ..stack.kept_state import kept_servers, state_file
 from .parameters import with_options
 from .printing import line
 

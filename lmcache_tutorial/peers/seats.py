@@ -14,7 +14,7 @@ from ..settings.environment import cache_folder
 from ..settings.profiles import LessonSizes
 from ..settings.run import RunConfig
 from ..settings.topology import StackConfig
-from ..stack.keep import StackError
+from ..stack.kept_state import StackError
 from ..stack.needs import resources
 from ..stack.stack import Stack
 from ..stack.start import launch, wait_ready

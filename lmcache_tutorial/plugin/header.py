@@ -7,7 +7,7 @@ from ..pages.templating import RANDOM_WEIGHTS, machine_words
 from ..report.environment import environment
 from ..settings.environment import langfuse_variables_set
 from ..settings.run import RunConfig
-from ..stack.keep import StackError, kept_servers, state_file
+from ..stack.kept_state import StackError, kept_servers, state_file
 from ..stack.needs import COMPILED, compiled_operations
 
 

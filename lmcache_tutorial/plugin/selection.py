@@ -78,7 +78,7 @@ def refuse_company(config: pytest.Config, selection: Selection) -> None:
             "--kv-peers runs several engines of its own, and lessons beside them would disturb both.\n"
             "To fix: pytest --kv-peers -k peers"
         )
-    from ..stack.keep import StackError, kept_servers
+    from ..stack.kept_state import StackError, kept_servers
 
     try:
         kept = kept_servers()

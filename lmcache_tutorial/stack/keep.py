@@ -6,52 +6,41 @@ them, so that two runs never share counters.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
-from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from ..machine.checks import instruction_set_here, processor
 from ..machine.files import write_atomically
 from ..models.model import Model, ModelError
 from ..models.prepare import prepare
-from ..servers.process import Server, ServerRecord, is_supervisor
+from ..servers.process import Server
 from ..settings.environment import cache_folder
 from ..settings.packages import ENGINES
-from ..settings.profiles import LessonSizes
 from ..settings.run import RunConfig
 from ..settings.topology import StackConfig
 from ..settings.workload import Memory, Workload, fit
+from .kept_state import (
+    STATE_SCHEMA,
+    KeptState,
+    StackError,
+    kept_servers,
+    lock,
+    lock_file,
+    read_state,
+    state_file,
+    who_holds_the_lock,
+)
 from .needs import resources
 from .stack import Progress, Stack
 from .start import launch, named, resume, wait_ready
 
 LMCACHE_FILLS = 0.8  # of its memory, before it evicts
 FIX_DOWN = "To fix: lmcache-tutorial down"
-STATE_SCHEMA = 4  # of the state file; raise it whenever what stands in it changes
-
-
-class StackError(RuntimeError):
-    """A stack cannot be opened; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class KeptState:
-    """What the state file says: which programs are kept, and what they were started for.
-
-    ``programs`` is what each program's ``state`` wrote down, ``servers`` their processes.
-    """
-
-    identity: str
-    config: Mapping[str, Any]
-    workload: Workload
-    programs: tuple[Mapping[str, Any], ...]
-    servers: tuple[ServerRecord, ...]
 
 
 def open_stack(run: RunConfig, progress: Progress = print) -> Stack:
@@ -68,17 +57,17 @@ def open_stack(run: RunConfig, progress: Progress = print) -> Stack:
         ModelError: the model cannot be had.
     """
     model = prepare(run.stack.model, progress)
-    lease = _lock()
+    lease = lock()
     try:
         if lease is None:
             if run.keep_stack:
                 raise StackError(
-                    f"{_who_holds_the_lock()}: a second one cannot be kept beside it.\n"
-                    f"  checked  {_lock_file()}\n"
+                    f"{who_holds_the_lock()}: a second one cannot be kept beside it.\n"
+                    f"  checked  {lock_file()}\n"
                     f"To fix: wait for that run, or call pytest without --kv-keep"
                 )
-            progress(f"stack: {_who_holds_the_lock()}; starting one of our own")
-        elif servers := _living_servers():
+            progress(f"stack: {who_holds_the_lock()}; starting one of our own")
+        elif servers := kept_servers():
             return _reuse(run, model, servers, lease, progress)
         elif not run.keep_stack:
             lease.close()  # a stack of our own is nobody else's business
@@ -100,16 +89,16 @@ def take_down(progress: Progress = print) -> None:
         StackError: a run is using it, or another version of this suite wrote it down.
         ServerError: a server did not stop; the others are stopped all the same.
     """
-    lease = _lock()
+    lease = lock()
     if lease is None:
         raise StackError(
-            f"{_who_holds_the_lock()}.\n"
-            f"  checked  {_lock_file()}\n"
+            f"{who_holds_the_lock()}.\n"
+            f"  checked  {lock_file()}\n"
             f"To fix: wait for that run, or stop it, and call again"
         )
     with lease:
         with ExitStack() as stopping:  # stops each, also where another does not stop; the last named first
-            for server in reversed(_living_servers().values()):
+            for server in reversed(kept_servers().values()):
                 stopping.callback(_stop, server, progress)
         state_file().unlink(missing_ok=True)
 
@@ -117,20 +106,6 @@ def take_down(progress: Progress = print) -> None:
 def _stop(server: Server, progress: Progress) -> None:
     server.stop()
     progress(f"stack: {server.record.name} stopped")
-
-
-def kept_servers() -> dict[str, Server]:
-    """Return the kept servers that still run, by name; empty without a kept stack.
-
-    Raises:
-        StackError: another version of this suite wrote it down.
-    """
-    return _living_servers()
-
-
-def state_file() -> Path:
-    """Where the kept stack is written down."""
-    return cache_folder() / "kept" / "stack.json"
 
 
 def identity(config: StackConfig, model: Model) -> str:
@@ -243,64 +218,10 @@ def _keep_or_close(stack: Stack) -> None:
         raise
 
 
-def _read() -> KeptState | None:
-    """Read the state file; ``None`` if there is none.
-
-    Raises:
-        StackError: it cannot be read, or another version of this suite wrote it.
-    """
-    try:
-        state = json.loads(state_file().read_text())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise _unreadable(str(error), {}) from None
-    try:
-        if state["schema"] != STATE_SCHEMA:
-            raise _unreadable(f"schema {state['schema']}, where this version writes {STATE_SCHEMA}", state)
-        found = [each["record"] for each in state["programs"]]
-        records = [ServerRecord(**{**record, "command": tuple(record["command"])}) for record in found]
-        return KeptState(
-            identity=state["identity"],
-            config=dict(state["config"]),
-            workload=Workload(**{**state["workload"], "sizes": LessonSizes(**state["workload"]["sizes"])}),
-            programs=tuple(state["programs"]),
-            servers=tuple(records),
-        )
-    except KeyError as error:
-        raise _unreadable(f"no {error} in it", state) from None
-    except (TypeError, ValueError) as error:
-        raise _unreadable(str(error), state) from None
-
-
-def _unreadable(seen: str, state: Any) -> StackError:
-    """Build the error for a state file that this version does not understand, with what still runs of it."""
-    running = []
-    with suppress(AttributeError, KeyError, TypeError):
-        # Up to schema 3 the records stood in the file by themselves.
-        records = state.get("servers") or [each["record"] for each in state["programs"]]
-        running = [each["supervisor"] for each in records if is_supervisor(each["supervisor"])]
-    by_hand = f"stop it by hand: kill {' '.join(map(str, running))}; rm {state_file()}"
-    return StackError(
-        f"the kept stack's state file was damaged, or written by another version of this suite.\n"
-        f"  seen     {seen}\n"
-        f"  checked  {state_file()}\n"
-        f"To fix, either:\n"
-        f"  - call `lmcache-tutorial down` of the version that started it\n"
-        f"  - {by_hand if running else f'remove the file, if nothing of it runs any more: rm {state_file()}'}"
-    )
-
-
-def _living_servers() -> dict[str, Server]:
-    state = _read()
-    attached = [Server.attach(record) for record in state.servers] if state else []
-    return {server.record.name: server for server in attached if server}
-
-
 def _reuse(
     run: RunConfig, model: Model, servers: dict[str, Server], lease: IO[str], progress: Progress
 ) -> Stack:
-    state = _read()
+    state = read_state()
     assert state  # servers were found in it
     if not _whole(servers, run.stack) or state.identity != identity(run.stack, model):
         what = _mismatch(state, servers, run.stack)
@@ -332,35 +253,3 @@ def _mismatch(state: KeptState, servers: dict[str, Server], config: StackConfig)
     return (
         f"was started with another {', '.join(changed)}" if changed else "has other packages or another model"
     )
-
-
-def _lock_file() -> Path:
-    return state_file().parent / "lock"
-
-
-def _who_holds_the_lock() -> str:
-    kept = "the kept stack is in use by another run"
-    return kept if _living_servers() else "another run is starting a stack that it will keep"
-
-
-def _lock() -> IO[str] | None:
-    """Take the lock beside the state file; ``None`` if somebody holds it.
-
-    Raises:
-        StackError: the folder cannot be written.
-    """
-    try:
-        state_file().parent.mkdir(parents=True, exist_ok=True)
-        handle = _lock_file().open("w")
-    except OSError as error:
-        raise StackError(
-            f"the folder of kept stacks cannot be written: {error.strerror}.\n"
-            f"  checked  {_lock_file()}\n"
-            f"To fix: set LMCACHE_TUTORIAL_CACHE to a folder of yours"
-        ) from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        return None
-    return handle

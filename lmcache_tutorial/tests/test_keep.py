@@ -18,9 +18,12 @@ from lmcache_tutorial.settings.profiles import PROFILES
 from lmcache_tutorial.settings.run import run_config
 from lmcache_tutorial.settings.workload import fit
 from lmcache_tutorial.stack import keep as kept
-from lmcache_tutorial.stack.keep import StackError, kept_servers, open_stack, state_file, take_down
+from lmcache_tutorial.stack import kept_state
+from lmcache_tutorial.stack.keep import open_stack, take_down
+from lmcache_tutorial.stack.kept_state import StackError, kept_servers, state_file
 from lmcache_tutorial.stack.start import resume
 
+SCHEMA = kept_state.STATE_SCHEMA
 WAIT = "import time; time.sleep(600)"
 
 
@@ -39,7 +42,7 @@ def servers(tmp_path):
     ]
     state_file().parent.mkdir(parents=True)
     state = {
-        "schema": kept.STATE_SCHEMA,
+        "schema": SCHEMA,
         "identity": "another",
         "config": {"caches": [{"chunk_tokens": 128}]},
         "workload": asdict(fit(PROFILES["cpu"].classes, 500)),
@@ -87,7 +90,7 @@ def test_half_a_kept_stack_is_one_error(servers, ready_model, tmp_path):
 
 
 def test_a_kept_stack_in_use_is_left_alone(servers, ready_model, tmp_path):
-    lease = kept._lock()
+    lease = kept_state.lock()
     with lease:
         with pytest.raises(StackError, match="in use by another run"):
             take_down()
@@ -97,7 +100,7 @@ def test_a_kept_stack_in_use_is_left_alone(servers, ready_model, tmp_path):
 
 
 def test_without_a_kept_stack_the_lock_is_not_called_its_use(ready_model, tmp_path):
-    lease = kept._lock()
+    lease = kept_state.lock()
     with lease:
         with pytest.raises(StackError, match="another run is starting a stack that it will keep"):
             take_down()
@@ -107,7 +110,7 @@ def test_without_a_kept_stack_the_lock_is_not_called_its_use(ready_model, tmp_pa
 
 def test_a_run_that_keeps_nothing_holds_no_lock_while_it_starts(ready_model, tmp_path, monkeypatch):
     def start(run, model, progress):
-        with kept._lock() as free:
+        with kept_state.lock() as free:
             assert free
         raise StackError("started")
 
@@ -188,8 +191,8 @@ ANOTHER_VERSION = [
     '{"schema": 99}',
     '{"identity": "x", "config": {}, "servers": [{"name": "vllm", "pid": 1}]}',
     '{"schema": 3, "identity": "x", "servers": [{"name": "vllm", "command": [], "started": 1.0}]}',
-    f'{{"schema": {kept.STATE_SCHEMA}, "programs": [{{"record": {{"name": "vllm", "started": 1.0}}}}]}}',
-    f'{{"schema": {kept.STATE_SCHEMA}, "programs": []}}',
+    f'{{"schema": {SCHEMA}, "programs": [{{"record": {{"name": "vllm", "started": 1.0}}}}]}}',
+    f'{{"schema": {SCHEMA}, "programs": []}}',
 ]
 
 

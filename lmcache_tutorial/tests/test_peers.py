@@ -20,7 +20,7 @@ from lmcache_tutorial.peers.seats import Seats
 from lmcache_tutorial.servers.process import ServerError
 from lmcache_tutorial.settings.profiles import PROFILES
 from lmcache_tutorial.stack import needs as doctor
-from lmcache_tutorial.stack.keep import StackError
+from lmcache_tutorial.stack.kept_state import StackError
 
 KV = 131_072
 # [s] by start at 32,000 tokens; the load takes 0.1 s beyond the engine's own hit
