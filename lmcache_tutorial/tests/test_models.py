@@ -81,7 +81,7 @@ def test_a_shape_without_lmcaches_source_is_one_message(monkeypatch):
         prepare("shape:llama-3.1-8b", lambda line: None)
     done = CliRunner().invoke(app, ["prepare", "--model=shape:llama-3.1-8b"])
     assert done.exit_code == 1
-    assert "error: the model shape:llama-3.1-8b cannot be prepared" in done.stderr
+    assert "error: lmcache-tutorial prepare needs the extra" in done.stderr
 
 
 def test_a_cache_folder_that_cannot_be_made_is_one_message(cache):

@@ -155,5 +155,6 @@ def test_what_the_command_is_given_reaches_the_stack(monkeypatch):
     monkeypatch.setattr("lmcache_tutorial.cli.stack_commands.open_stack", stop)
     CliRunner().invoke(app, ["up", "--stack=cpu", "--chunk-tokens=96", "--engine-memory-gib=3"])
     (run,) = asked
-    assert (run.stack.profile, run.stack.chunk_tokens, run.stack.engine_memory_gib) == ("cpu", 96, 3.0)
+    stack = run.stack
+    assert (stack.profile, stack.cache.chunk_tokens, stack.engine.memory_gib) == ("cpu", 96, 3.0)
     assert run.keep_stack

@@ -9,7 +9,9 @@ from typer.testing import CliRunner
 
 from lmcache_tutorial.cli.app import app
 from lmcache_tutorial.servers.process import ServerError
+from lmcache_tutorial.servers.vllm import Engine
 from lmcache_tutorial.settings.errors import ConfigError
+from lmcache_tutorial.settings.topology import EngineConfig
 from lmcache_tutorial.tests.test_prompts import RENDERER
 from lmcache_tutorial.workbench import prefill_rate as module
 from lmcache_tutorial.workbench.prefill_rate import LENGTHS, prefill_s
@@ -17,11 +19,9 @@ from lmcache_tutorial.workbench.prefill_rate import LENGTHS, prefill_s
 
 def stand_in(answer):
     """A stack whose engine answers each request as told."""
+    client = httpx.Client(transport=httpx.MockTransport(answer))
     return SimpleNamespace(
-        renderer=RENDERER,
-        model=SimpleNamespace(name="m"),
-        engine=SimpleNamespace(url="http://engine"),
-        client=httpx.Client(transport=httpx.MockTransport(answer)),
+        renderer=RENDERER, engine=Engine("vllm", "http://engine", client, EngineConfig(), "m")
     )
 
 
