@@ -59,6 +59,16 @@ class Call:
     request: dict[str, Any] = field(repr=False, default_factory=dict)
     generated: tuple[int, ...] = field(repr=False, default=())
 
+    def same_answer(self, other: Call) -> bool:
+        """Tell whether two answers have the same text with the same log-probabilities, bit for bit.
+
+        Raises:
+            ValueError: one of them was asked for without log-probabilities.
+        """
+        if not (self.logprobs and other.logprobs):
+            raise ValueError("answers are compared by their log-probabilities, and one of them has none")
+        return (self.text, self.logprobs) == (other.text, other.logprobs)
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:

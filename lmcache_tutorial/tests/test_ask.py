@@ -1,6 +1,7 @@
 """Reading a streamed answer from timed pieces."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -80,3 +81,12 @@ def test_a_stated_start_is_proven_by_the_call(start, tokens, held):
     else:
         with pytest.raises(CacheStateError, match=f"the call was to start from '{start}'"):
             check_held(start, tokens, "the call")
+
+
+def test_answers_are_compared_bit_by_bit_and_never_without_their_probabilities():
+    call = parse_stream([(1.0, piece) for piece in EVENTS], node="answer", sent=0.0)
+    assert call.same_answer(call)
+    assert not call.same_answer(replace(call, logprobs=(-0.5, -0.25000001)))
+    assert not call.same_answer(replace(call, text="Paris"))
+    with pytest.raises(ValueError, match="one of them has none"):
+        call.same_answer(replace(call, logprobs=()))
