@@ -252,7 +252,7 @@ def test_lesson3_lmcache_gives_the_answer_of_the_engines_own_reuse(
     assert same[0] == len(rounds)
 
 
-def test_lesson3_reuse_moves_the_cold_answer_by_rounding_alone(
+def test_lesson3_lmcache_moves_the_cold_answer_no_further_than_the_engines_own_reuse(
     rounds: tuple[Round, ...], stack: Stack, report: LessonReport
 ) -> None:
     found = {arm: moved(rounds, arm) for arm in ("engine", "lmcache")}

@@ -76,7 +76,8 @@ ServerConfig = EngineConfig | CacheConfig | TierConfig | RouterConfig
 class StackConfig:
     """Everything that decides how the servers start; two equal configurations may share a stack.
 
-    ``environment`` holds variables that all of its servers get.
+    ``environment`` holds variables that all of its servers get. All caches have chunks of one size, for a
+    window's look-ups are counted over all of them.
     """
 
     profile: str
@@ -88,6 +89,11 @@ class StackConfig:
     router: RouterConfig | None = None
     environment: Variables = field(default=())
     ready_timeout_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        """Check what the waiting for counters relies on."""
+        if len({cache.chunk_tokens for cache in self.caches}) > 1:
+            raise ValueError("all caches of a stack must have chunks of one size")
 
     @property
     def engine(self) -> EngineConfig:

@@ -231,7 +231,10 @@ def _reuse(
     stack.on_restart, stack.lease, stack.kept = _keep, lease, True
     if not all(program.answers() for program in stack.programs):
         raise StackError(f"the kept stack runs but does not answer.\n  checked  {stack.url}\n{FIX_DOWN}")
-    if any(engine.cache is None for engine in stack.engines if stack.caches):
+    if any(
+        one.cache is None and own.cache is not None
+        for one, own in zip(stack.engines, run.stack.engines, strict=True)
+    ):
         stack.restart_engine()  # a run was cut off in a control without LMCache
     _check_statements(stack, FIX_DOWN)
     stack.workload = state.workload

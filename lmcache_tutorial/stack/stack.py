@@ -106,8 +106,12 @@ class Stack:
 
     @property
     def chunk_tokens(self) -> int:
-        """Tokens of an LMCache chunk, as its server states them."""
-        return self.cache.chunk_tokens
+        """Tokens of an LMCache chunk, as its server states them; all caches of a stack have the same.
+
+        Raises:
+            ServerError: its engines run alone.
+        """
+        return (self.caches[0] if self.caches else self.cache).chunk_tokens
 
     @property
     def block_tokens(self) -> int:
@@ -217,7 +221,7 @@ class Stack:
         """LMCache's chunk [tokens]; ``None`` where no engine is connected to a cache."""
         if not any(engine.cache for engine in self.engines):
             return None
-        return self.config.cache.chunk_tokens
+        return self.config.caches[0].chunk_tokens  # all have the same, see StackConfig
 
     def warm_up(self) -> float:
         """Ask each engine a new prompt twice; return the fastest rate of its prefill [tokens/s].

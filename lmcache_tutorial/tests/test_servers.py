@@ -97,6 +97,10 @@ def test_a_second_engine_on_a_second_cache_is_two_entries_of_a_topology(site, mo
     for cache, engine in (("lmcache", "vllm"), ("lmcache-2", "vllm-2")):
         to = json.loads(value(commands[engine], "--kv-transfer-config"))["kv_connector_extra_config"]
         assert str(to["lmcache.mp.port"]) == value(commands[cache], "--port")
+    with_two = Stack.of(site, print)
+    assert with_two._settling.chunk == one.cache.chunk_tokens
+    with pytest.raises(ValueError, match="chunks of one size"):
+        replace(one, caches=(one.cache, replace(one.cache, chunk_tokens=128)))
     assert len({value(command, "--shm-name") for name, command in commands.items() if "lmc" in name}) == 2
 
 
