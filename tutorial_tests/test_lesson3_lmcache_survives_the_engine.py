@@ -26,11 +26,7 @@ from lmcache_tutorial.graphs.benchmark import FirstToken
 from lmcache_tutorial.graphs.reader import Reader
 from lmcache_tutorial.lessons.progress import Progress
 from lmcache_tutorial.prompts.documents import Document, Read, fresh
-from lmcache_tutorial.quantities.predict import (
-    engine_reusable_tokens,
-    lmcache_reusable_tokens,
-    shared_prefix_tokens,
-)
+from lmcache_tutorial.quantities import predict
 from lmcache_tutorial.quantities.records import Turn
 from lmcache_tutorial.quantities.statistics import hit_rate, total, ttft_drop
 from lmcache_tutorial.report.results import LessonReport
@@ -67,8 +63,8 @@ def same_reuse(stack: Stack, manual: str) -> tuple[str, int]:
     block, chunk = stack.block_tokens, stack.chunk_tokens
     while True:
         prompt = len(stack.tokenize(Reader.messages(manual, QUESTION)))
-        engine = engine_reusable_tokens(prompt, prompt, block)
-        if engine == lmcache_reusable_tokens(prompt, prompt, chunk):
+        engine = predict.engine_reusable_tokens(prompt, prompt, block)
+        if engine == predict.lmcache_reusable_tokens(prompt, prompt, chunk):
             return manual, engine
         manual = manual[: -max(1, prompt % chunk)]
 
@@ -76,7 +72,8 @@ def same_reuse(stack: Stack, manual: str) -> tuple[str, int]:
 def reuse_after_restart(stack: Stack, manual: str) -> int:
     """Predict what another question reuses when only LMCache still holds the manual."""
     first, second = (stack.tokenize(Reader.messages(manual, q)) for q in (QUESTION, AFTER_RESTART))
-    return lmcache_reusable_tokens(shared_prefix_tokens(first, second), len(second), stack.chunk_tokens)
+    shared = predict.shared_prefix_tokens(first, second)
+    return predict.lmcache_reusable_tokens(shared, len(second), stack.chunk_tokens)
 
 
 # %% [markdown]
@@ -104,6 +101,9 @@ class Round:
     predicted: int
 
 
+Rounds = tuple[Round, ...]
+
+
 @dataclass(frozen=True)
 class Restart:
     """The manuals of the rounds on new engines: without LMCache, with it, and what that was to reuse."""
@@ -123,19 +123,14 @@ def three_arms(ask: Asker, reader: Reader, manual: str) -> Round:
 
 
 @pytest.fixture(scope="module")
-def rounds(
-    ask: Asker, reader: Reader, read: Read, sizes: LessonSizes, progress: Progress
-) -> tuple[Round, ...]:
+def rounds(ask: Asker, reader: Reader, read: Read, sizes: LessonSizes, progress: Progress) -> Rounds:
     """Seven rounds of three arms on one engine."""
-
     turns = progress.rounds(range(sizes.rounds), sizes.rounds, "lesson 3: round")
     return tuple(three_arms(ask, reader, fresh(read(MANUAL))) for _ in turns)
 
 
 @pytest.fixture(scope="module")
-def restart(
-    rounds: tuple[Round, ...], ask: Asker, reader: Reader, stack: Stack, progress: Progress
-) -> Restart:
+def restart(rounds: Rounds, ask: Asker, reader: Reader, stack: Stack, progress: Progress) -> Restart:
     """The engine restarted without LMCache, then with it; each is asked about the manuals of the rounds."""
 
     def ask_all(what: str) -> tuple[Turn, ...]:
@@ -148,7 +143,7 @@ def restart(
     return Restart(without, restarted, tuple(reuse_after_restart(stack, one.manual) for one in rounds))
 
 
-def by_arm(rounds: tuple[Round, ...], restart: Restart) -> dict[str, Sequence[Turn]]:
+def by_arm(rounds: Rounds, restart: Restart) -> dict[str, Sequence[Turn]]:
     """The turns of every arm, which `SERVED_BY` names in this order."""
     asked = [[one.cold for one in rounds], [one.engine for one in rounds], [one.lmcache for one in rounds]]
     return dict(zip(SERVED_BY, [*asked, restart.restarted, restart.without], strict=True))
@@ -160,7 +155,7 @@ def by_arm(rounds: tuple[Round, ...], restart: Restart) -> dict[str, Sequence[Tu
 
 # %%
 def test_lesson3_lmcache_serves_the_predicted_tokens(
-    rounds: tuple[Round, ...], restart: Restart, report: LessonReport
+    rounds: Rounds, restart: Restart, report: LessonReport
 ) -> None:
     emptied = [one.lmcache.tokens.lmcache for one in rounds]
     restarted = [turn.tokens.lmcache for turn in restart.restarted]
@@ -178,7 +173,7 @@ def test_lesson3_lmcache_serves_the_predicted_tokens(
 
 # %%
 def test_lesson3_lmcache_alone_is_above_the_hit_rate_bar(
-    rounds: tuple[Round, ...], restart: Restart, report: LessonReport, traces: Traces, bars: Thresholds
+    rounds: Rounds, restart: Restart, report: LessonReport, traces: Traces, bars: Thresholds
 ) -> None:
     windows = {arm: [turn.tokens for turn in turns] for arm, turns in by_arm(rounds, restart).items()}
     report.served("Who served the prompt", windows)
@@ -190,7 +185,7 @@ def test_lesson3_lmcache_alone_is_above_the_hit_rate_bar(
 
 
 def test_lesson3_ttft_from_lmcache_drops_by_more_than_the_bar(
-    rounds: tuple[Round, ...], restart: Restart, report: LessonReport, bars: Thresholds
+    rounds: Rounds, restart: Restart, report: LessonReport, bars: Thresholds
 ) -> None:
     times = {arm: [turn.call.ttft_s for turn in turns] for arm, turns in by_arm(rounds, restart).items()}
     report.rounds("TTFT", times, served_by=SERVED_BY)
@@ -207,7 +202,7 @@ def test_lesson3_ttft_from_lmcache_drops_by_more_than_the_bar(
 
 # %%
 def test_lesson3_without_lmcache_the_same_restart_costs_a_full_prefill(
-    rounds: tuple[Round, ...], restart: Restart, report: LessonReport
+    rounds: Rounds, restart: Restart, report: LessonReport
 ) -> None:
     before = [one.engine.tokens.engine for one in rounds]
     after = [turn.tokens.reused for turn in restart.without]
@@ -241,19 +236,18 @@ def moved(rounds: Sequence[Round], arm: str) -> list[float]:
 
 
 def test_lesson3_lmcache_gives_the_answer_of_the_engines_own_reuse(
-    rounds: tuple[Round, ...], report: LessonReport
+    rounds: Rounds, report: LessonReport
 ) -> None:
-    same = [sum(one.lmcache.call.same_answer(getattr(one, arm).call) for one in rounds) for arm in ARMS]
-    report.compare(
-        "Same answer as the engine's own", predicted=[len(rounds)], measured=same[:1], unit="rounds"
-    )
-    for arm, count in zip(ARMS, same, strict=True):
+    same = {arm: sum(one.lmcache.call.same_answer(getattr(one, arm).call) for one in rounds) for arm in ARMS}
+    title, everywhere = "Same answer as the engine's own", [len(rounds)]
+    report.compare(title, predicted=everywhere, measured=[same["engine"]], unit="rounds")
+    for arm, count in same.items():
         report.measure("Same answer, bit for bit", arm=arm, values=[count], unit="rounds")
-    assert same[0] == len(rounds)
+    assert [same["engine"]] == everywhere
 
 
 def test_lesson3_lmcache_moves_the_cold_answer_no_further_than_the_engines_own_reuse(
-    rounds: tuple[Round, ...], stack: Stack, report: LessonReport
+    rounds: Rounds, stack: Stack, report: LessonReport
 ) -> None:
     found = {arm: moved(rounds, arm) for arm in ("engine", "lmcache")}
     for arm, distances in found.items():

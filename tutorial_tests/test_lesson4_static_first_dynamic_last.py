@@ -18,6 +18,7 @@ Builds on     Lesson 2: the shared prefix, rounded down to whole blocks.
 
 # %%
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -25,12 +26,12 @@ import pytest
 
 from lmcache_tutorial.asking.cache_state import Start
 from lmcache_tutorial.gate.decide import decided, lies_above
-from lmcache_tutorial.graphs.pairs import Pair, Pairs
+from lmcache_tutorial.graphs.pairs import Pair, Pairs, predicted, reused, ttft_s
 from lmcache_tutorial.lessons.progress import Progress
 from lmcache_tutorial.prompts.documents import Document, Read, fresh
 from lmcache_tutorial.prompts.layout import Reuse, Segment, divergence, predicted_reuse
 from lmcache_tutorial.quantities.predict import shared_prefix_tokens
-from lmcache_tutorial.quantities.statistics import LOOKS, stays_above, total, ttft_drop
+from lmcache_tutorial.quantities.statistics import LOOKS, hit_rate, stays_above, total, ttft_drop
 from lmcache_tutorial.report.results import Chart, LessonReport
 from lmcache_tutorial.settings.bars import Thresholds
 from lmcache_tutorial.settings.profiles import LessonSizes
@@ -74,15 +75,6 @@ def predicted_rate(stack: Stack, pairs: Pairs, manual: str, place: float) -> flo
     return pairs.predicted_static_hit_rate(*two_prompts(stack, manual, place))
 
 
-def predicted(asked: list[Pair]) -> list[int]:
-    """What the second requests were to reuse: the shared prefix in whole blocks, or chunks [tokens]."""
-    return [pair.predicted for pair in asked]
-
-
-def measured(asked: list[Pair]) -> list[int]:
-    return [pair.second.tokens.reused for pair in asked]
-
-
 # %% [markdown]
 # ## 3. The measurement
 # The first request of a pair is cold, for its manual carries a nonce; the second differs only in what the arm
@@ -124,20 +116,17 @@ def broken(pairs: Pairs, read: Read, stack: Stack, progress: Progress) -> list[P
     return asked
 
 
-def ttft_s(asked: list[Pair], order: str) -> list[float]:
-    return [getattr(pair, order).call.ttft_s for pair in asked]
-
-
 # %% [markdown]
 # ## 4. The claims
 
 
 # %%
 def test_lesson4_reuse_ends_where_the_clock_stands(places: Places, report: LessonReport) -> None:
-    for name, asked in places.items():
-        report.compare(f"Reused, clock at: {name}", predicted=predicted(asked), measured=measured(asked))
+    expected = {name: predicted(asked) for name, asked in places.items()}
+    found = {name: reused(asked) for name, asked in places.items()}
+    report.compare_arms("Reused, clock at", predicted=expected, measured=found)
     report.served("The second prompt", {n: [p.second.tokens for p in asked] for n, asked in places.items()})
-    assert [measured(asked) for asked in places.values()] == [predicted(asked) for asked in places.values()]
+    assert found == expected
 
 
 def test_lesson4_the_static_hit_rate_goes_from_nothing_to_above_the_bar(
@@ -151,7 +140,7 @@ def test_lesson4_the_static_hit_rate_goes_from_nothing_to_above_the_bar(
     served_by = {"predicted": "predicted", "measured": "engine"}
     report.chart(Chart("Static hit rate", "growth", columns, rows, axis=columns[0], served_by=served_by))
     tokens = total(pair.second.tokens for pair in places["end"])
-    report.headline(hit_rate=tokens.reused / tokens.prompt, static_hit_rate=min(rates["end"]), tokens=tokens)
+    report.headline(hit_rate=hit_rate([tokens]), static_hit_rate=min(rates["end"]), tokens=tokens)
     assert tokens.lmcache == 0
     assert set(rates["front"]) == {0.0}
     assert min(rates["end"]) > bars.min_hit_rate
@@ -173,7 +162,7 @@ def test_lesson4_with_the_clock_in_front_ttft_does_not_drop(broken: list[Pair], 
     first, second = ttft_s(broken, "first"), ttft_s(broken, "second")
     arms = {"first request": first, "second request": second}
     report.rounds("TTFT, clock in front", arms, served_by=dict.fromkeys(arms, "computed"))
-    assert measured(broken) == predicted(broken) == [0] * len(broken)
+    assert reused(broken) == predicted(broken) == [0] * len(broken)
     ratios = [pair.ttft_ratio for pair in broken]
     assert decided(stays_above(ratios, 1 - SMALL_DROP), scatter=first)
 
@@ -188,8 +177,8 @@ def test_lesson4_only_whole_blocks_and_chunks_are_reused(
     pairs: Pairs, read: Read, stack: Stack, report: LessonReport
 ) -> None:
     forms: dict[Start, Reuse] = {"engine": pairs.engine, "lmcache": pairs.lmcache}
-    expected: dict[str, list[int]] = {"engine": [], "lmcache": []}
-    found: dict[str, list[int]] = {"engine": [], "lmcache": []}
+    expected: dict[str, list[int]] = defaultdict(list)
+    found: dict[str, list[int]] = defaultdict(list)
     for share in ADDED:
         manual = fresh(read(SHORT)) + " more" * int(share * stack.chunk_tokens)
         prompts = [pairs.send(with_clock(stack, manual, 1.0), "cold")[0].rendered]
@@ -259,12 +248,12 @@ def test_lesson4_another_order_of_tools_or_keys_breaks_the_prefix(
     for name, (tools, keys) in arms.items():
         head, manual = fresh("Answer from the manual."), read(SHORT)
         pair = pairs.ask(listing(head, manual, one, one), listing(head, manual, tools, keys))
-        report.compare(f"Reused, {name}", predicted=predicted([pair]), measured=measured([pair]))
+        report.compare(f"Reused, {name}", predicted=predicted([pair]), measured=reused([pair]))
         parted = divergence(*pair.layouts)
         culprits[name] = parted.segment if parted else None
         asked.append(pair)
-    assert measured(asked) == predicted(asked)
-    assert measured(asked)[0] > max(measured(asked)[1:])
+    assert reused(asked) == predicted(asked)
+    assert reused(asked)[0] > max(reused(asked)[1:])
     assert culprits == {"sorted": None, "tools shuffled": "metric", "keys shuffled": "record"}
 
 

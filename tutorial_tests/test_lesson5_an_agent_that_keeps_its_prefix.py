@@ -34,7 +34,7 @@ from lmcache_tutorial.lessons.progress import Progress
 from lmcache_tutorial.prompts.documents import Document, Read, fresh
 from lmcache_tutorial.prompts.layout import predicted_reuse
 from lmcache_tutorial.quantities.predict import reusable_tokens
-from lmcache_tutorial.quantities.records import Call, Turn
+from lmcache_tutorial.quantities.records import Call, TokenSources, Turn
 from lmcache_tutorial.quantities.statistics import hit_rate, total
 from lmcache_tutorial.report.results import LessonReport
 from lmcache_tutorial.settings.bars import Thresholds
@@ -131,14 +131,9 @@ def calls(turns: Sequence[Turn]) -> list[Call]:
     return [call for turn in turns for call in turn.calls]
 
 
-def warm_rate(turns: Sequence[Turn]) -> float:
-    """The hit rate of all calls of all turns but the first."""
-    return hit_rate(turn.tokens for turn in turns[1:])
-
-
-def warm_prefill(turns: Sequence[Turn]) -> int:
-    """What all turns but the first had to prefill [tokens]."""
-    return total(turn.tokens for turn in turns[1:]).computed
+def warm(turns: Sequence[Turn]) -> TokenSources:
+    """The prompt tokens of all turns but the first, which was cold."""
+    return total(turn.tokens for turn in turns[1:])
 
 
 # %% [markdown]
@@ -152,24 +147,21 @@ def test_lesson5_every_request_reuses_what_was_predicted(
     assert all(call.generated for turns in talks.values() for call in calls(turns))
     expected = {name: predict(stack, calls(turns)) for name, turns in talks.items()}
     found = {name: [c.tokens.reused for c in calls(turns) if c.tokens] for name, turns in talks.items()}
-    for name in talks:
-        title = f"Reused by each request, {name}"
-        report.compare(title, predicted=expected[name], measured=found[name], sequence=True)
+    report.compare_arms("Reused by each request", predicted=expected, measured=found)
     assert found == expected
 
 
 def test_lesson5_an_append_only_agent_is_above_the_hit_rate_bar(
     talks: Talks, report: LessonReport, traces: Traces, bars: Thresholds
 ) -> None:
-    turns = talks["append only"]
-    tokens = total(turn.tokens for turn in turns[1:])
-    report.headline(hit_rate=warm_rate(turns), tokens=tokens)
+    turns, tokens = talks["append only"], warm(talks["append only"])
+    report.headline(hit_rate=hit_rate([tokens]), tokens=tokens)
     assert tokens.lmcache == 0
     windows = {name: [turn.tokens for turn in talk[1:]] for name, talk in talks.items()}
     requests = {name: len(calls(talk[1:])) for name, talk in talks.items()}
     report.served("Who served the warm turns", windows, calls=requests)
     report.trace("the last turn, append only", turns[-1].trace_id, traces.of(turns[-1]))
-    assert warm_rate(turns) > bars.min_hit_rate
+    assert hit_rate([tokens]) > bars.min_hit_rate
 
 
 # %% [markdown]
@@ -191,7 +183,7 @@ def test_lesson5_each_node_tells_its_ttft_and_its_hits_in_the_trace(
     ttft = {node: [span.ttft_s for span in found if span.ttft_s] for node, found in nodes.items()}
     report.rounds("TTFT by node, from the trace", ttft, served_by=dict.fromkeys(ttft, "engine"))
     cached = sum(span.cached_tokens or 0 for span in spans)
-    assert cached / sum(span.prompt_tokens or 0 for span in spans) == warm_rate(talks["append only"])
+    assert cached / sum(span.prompt_tokens or 0 for span in spans) == hit_rate([warm(talks["append only"])])
     assert {node: len(found) for node, found in nodes.items()} == dict.fromkeys(nodes, TURNS - 1)
 
 
@@ -204,8 +196,8 @@ def test_lesson5_each_node_tells_its_ttft_and_its_hits_in_the_trace(
 
 # %%
 def test_lesson5_every_other_policy_reuses_less_and_prefills_more(talks: Talks, report: LessonReport) -> None:
-    rates = {name: warm_rate(turns) for name, turns in talks.items()}
-    prefill = {name: warm_prefill(turns) for name, turns in talks.items()}
+    rates = {name: hit_rate([warm(turns)]) for name, turns in talks.items()}
+    prefill = {name: warm(turns).computed for name, turns in talks.items()}
     report.rounds("Hit rate of the warm turns", {name: [rate] for name, rate in rates.items()}, unit="of 1")
     arms, by = {name: [tokens] for name, tokens in prefill.items()}, dict.fromkeys(prefill, "computed")
     report.rounds("Prefilled in the warm turns", arms, unit="tokens", served_by=by)
@@ -261,9 +253,7 @@ def test_lesson5_experts_side_by_side_share_one_prefill(
     expected = {name: sorted(predict(stack, turn.calls)) for name, turn in fan_outs.items()}
     assert all(min(counts[1:]) > 0 for counts in expected.values())
     found = {name: sorted(call.cached_tokens for call in turn.calls) for name, turn in fan_outs.items()}
-    for name in found:
-        title = f"Reused by each request, {name}"
-        report.compare(title, predicted=expected[name], measured=found[name], sequence=True)
+    report.compare_arms("Reused by each request", predicted=expected, measured=found)
     assert found == expected
 
 

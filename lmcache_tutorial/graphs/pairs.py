@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from ..asking.ask import Asker
 from ..asking.cache_state import Start
@@ -33,6 +33,21 @@ class Pair:
     def ttft_ratio(self) -> float:
         """TTFT of the second request over that of the first."""
         return self.second.call.ttft_s / self.first.call.ttft_s
+
+
+def predicted(asked: Sequence[Pair]) -> list[int]:
+    """List what the second requests were to reuse: the shared prefix in whole blocks, or chunks [tokens]."""
+    return [pair.predicted for pair in asked]
+
+
+def reused(asked: Sequence[Pair]) -> list[int]:
+    """List what the second requests reused, whoever kept it [tokens]."""
+    return [pair.second.tokens.reused for pair in asked]
+
+
+def ttft_s(asked: Sequence[Pair], order: Literal["first", "second"]) -> list[float]:
+    """List the TTFT of the first requests, or of the second [s]."""
+    return [getattr(pair, order).call.ttft_s for pair in asked]
 
 
 class Pairs:

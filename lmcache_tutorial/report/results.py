@@ -96,6 +96,13 @@ class LessonReport:
         both = {"predicted": list(predicted), "measured": list(measured)}
         self.predictions.append({"name": name, "unit": unit, "sequence": sequence, **both})
 
+    def compare_arms(
+        self, name: str, *, predicted: Mapping[str, Sequence[int]], measured: Mapping[str, Sequence[int]]
+    ) -> None:
+        """Put the tokens predicted for each arm beside those measured, in the order of the requests."""
+        for arm, expected in predicted.items():
+            self.compare(f"{name}, {arm}", predicted=expected, measured=measured[arm], sequence=True)
+
     def measure(self, name: str, *, arm: str, values: Sequence[float], unit: str = "s") -> None:
         """Keep the values of one arm, one a round."""
         self.measurements.append({"name": name, "unit": unit, "arm": arm, "values": list(values)})
