@@ -18,7 +18,7 @@ from pathlib import Path
 
 from lmcache_tutorial.models.model import CHAT_TEMPLATE, Model
 from lmcache_tutorial.peers.catalogue import PEERS, TUNING
-from lmcache_tutorial.servers.lmcache import cache_command
+from lmcache_tutorial.servers.lmcache import CachePlan, cache_command
 from lmcache_tutorial.servers.vllm import Plan, engine_command
 from lmcache_tutorial.settings.profiles import PROFILES
 
@@ -67,7 +67,8 @@ def command_lines(profile: str) -> Iterator[tuple[str, list[str]]]:
             plan = Plan(config, engine, model, "vllm", 1, Path("vllm.log"))
             yield "vllm", engine_command(plan, None if engine.cache is None else 2)[3:]
         for cache in config.caches:
-            yield "lmcache", cache_command(cache, 2, 3, "s")[4:]
+            planned = CachePlan(config, "lmcache", 2, 3, Path("lmcache.log"), "s")
+            yield "lmcache", cache_command(planned, cache)[4:]
 
 
 def parse(profile: str, packages: Path | None) -> bool:

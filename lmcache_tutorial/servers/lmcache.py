@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,11 +17,48 @@ from ..settings.topology import CacheConfig, StackConfig
 from .counters import CacheCounters, cache_counters
 from .ports import free_port
 from .process import Launch, Server
-from .program import Program, Site, arguments
+from .program import Program, Site, Tier, arguments
+
+
+@dataclass(frozen=True)
+class CachePlan:
+    """How one cache server of a stack is started, each time that it is.
+
+    ``adapters`` is what it is told about each tier behind it, in the order in which it uses them.
+    """
+
+    config: StackConfig
+    name: str
+    port: int
+    http_port: int
+    log: Path
+    shm_name: str
+    adapters: tuple[Mapping[str, Any], ...] = ()
+
+    def start(self, own: CacheConfig) -> Server:
+        """Start the server; it is not ready yet.
+
+        Raises:
+            ServerError: the program could not be executed.
+        """
+        smaller = max(0.25, own.memory_gib / 2)
+        launch = Launch(
+            self.port,
+            log=self.log,
+            env=server_environment(self.config),
+            shm_name=self.shm_name,
+            remedies=(f"let LMCache take less memory: pytest --kv-lmcache-memory-gib={smaller:g}",),
+        )
+        return Server.start(self.name, cache_command(self, own), launch)
 
 
 class Cache(Program):
-    """One LMCache server. ``port`` is where engines' connectors send their messages."""
+    """One LMCache server. ``port`` is where engines' connectors send their messages.
+
+    ``plan`` is how it is started again, ``None`` where it was found running.
+    """
+
+    plan: CachePlan | None = None
 
     def __init__(self, name: str, url: str, client: httpx.Client, own: CacheConfig, port: int) -> None:
         """Wrap a server that was started, kept or found."""
@@ -45,6 +85,24 @@ class Cache(Program):
         """Tell whether it still maps the memory of a GPU engine, be it a dead one."""
         return bool(self.status().get("registered_gpu_ids"))
 
+    @property
+    def has_an_engine(self) -> bool:
+        """Tell whether an engine's connector has registered with it."""
+        return bool(self.status().get("registered_gpu_ids") or self.status().get("registered_workers"))
+
+    def restart(self, own: CacheConfig | None = None) -> None:
+        """Start it again on the same ports, perhaps with another configuration; not ready yet.
+
+        Its memory is empty then. Engines register again by themselves, with their next heartbeat.
+
+        Raises:
+            ServerError: it is none of ours, or could not be executed.
+        """
+        assert not self.process.alive(), "stop it first"
+        assert self.plan
+        self._own = own or self._own
+        self.server = self.plan.start(self._own)
+
     def status(self) -> dict[str, Any]:
         """Read what it says of itself."""
         found: dict[str, Any] = self.get("/status").json()
@@ -64,6 +122,10 @@ class Cache(Program):
         """Ask it to empty its memory; it leaves what is being read or written."""
         self.client.post(f"{self.url}/cache/clear", json={}).raise_for_status()
 
+    def state(self) -> dict[str, Any]:
+        """Add the name of its shared memory."""
+        return {**super().state(), "shm_name": self.plan.shm_name if self.plan else None}
+
     def differences(self, config: StackConfig) -> Iterator[str]:
         """Compare chunk and version with the configuration."""
         stated, wanted = self.chunk_tokens, self._own.chunk_tokens
@@ -78,33 +140,38 @@ def launch(site: Site, own: CacheConfig, name: str) -> Cache:
     Raises:
         ServerError: the program could not be executed.
     """
-    port, http_port = free_port(), free_port()
-    shm_name = f"{site.run_id}-{name}"
-    smaller = max(0.25, own.memory_gib / 2)
-    cache = Cache(name, f"http://127.0.0.1:{http_port}", site.client, own, port)
-    cache.server = Server.start(
-        name,
-        cache_command(own, port, http_port, shm_name),
-        Launch(
-            port,
-            log=site.logs / f"{name}.log",
-            env=server_environment(site.config),
-            shm_name=shm_name,
-            remedies=(f"let LMCache take less memory: pytest --kv-lmcache-memory-gib={smaller:g}",),
-        ),
-    )
+    log, shm_name = site.logs / f"{name}.log", f"{site.run_id}-{name}"
+    plan = CachePlan(site.config, name, free_port(), free_port(), log, shm_name, _adapters(site, own))
+    cache = _planned(plan, site.client, own)
+    cache.server = plan.start(own)
     return cache
 
 
 def resume(site: Site, own: CacheConfig, kept: Mapping[str, Any], server: Server) -> Cache:
     """Take over a server that was kept."""
-    cache = Cache(server.record.name, kept["url"], site.client, own, server.record.port)
+    record = server.record
+    http_port, log = int(kept["url"].rpartition(":")[2]), Path(record.log)
+    plan = CachePlan(
+        site.config, record.name, record.port, http_port, log, kept["shm_name"], _adapters(site, own)
+    )
+    cache = _planned(plan, site.client, own)
     cache.server = server
     return cache
 
 
-def cache_command(own: CacheConfig, port: int, http_port: int, shm_name: str) -> list[str]:
-    """Build the command line: message port, HTTP port, memory, chunk."""
+def _planned(plan: CachePlan, client: httpx.Client, own: CacheConfig) -> Cache:
+    cache = Cache(plan.name, f"http://127.0.0.1:{plan.http_port}", client, own, plan.port)
+    cache.plan = plan
+    return cache
+
+
+def _adapters(site: Site, own: CacheConfig) -> tuple[Mapping[str, Any], ...]:
+    tiers = [one for one in site.programs if isinstance(one, Tier)]
+    return tuple(tiers[place].adapter() for place in own.tiers)
+
+
+def cache_command(plan: CachePlan, own: CacheConfig) -> list[str]:
+    """Build the command line: message port, HTTP port, memory, chunk, eviction, the tiers behind it."""
     # An engine that copies itself, as every CPU engine does, takes the KV from a shared segment; without one
     # it travels pickled through a socket, ten times slower. Else the server copies from and to the memory of
     # a GPU engine (CUDA IPC). For that it maps this memory, and a dead engine's stays taken until its
@@ -112,17 +179,19 @@ def cache_command(own: CacheConfig, port: int, http_port: int, shm_name: str) ->
     mapped = own.transfer == "lmcache_driven"
     options = {
         "--host": "127.0.0.1",
-        "--port": port,
+        "--port": plan.port,
         "--http-host": "127.0.0.1",
-        "--http-port": http_port,
+        "--http-port": plan.http_port,
         "--l1-size-gb": f"{own.memory_gib:g}",
-        "--eviction-policy": "LRU",
+        "--eviction-policy": own.eviction,
         "--chunk-size": own.chunk_tokens,
         "--supported-transfer-mode": own.transfer,
-        "--shm-name": "" if mapped else shm_name,
+        "--shm-name": "" if mapped else plan.shm_name,
         "--worker-reap-timeout-seconds": 30 if mapped else None,
+        "--l2-prefetch-policy": "retain" if own.retain else None,
     }
-    return [sys.executable, "-m", "lmcache.cli.main", "server", *arguments(options), *own.arguments]
+    behind = [word for told in plan.adapters for word in ("--l2-adapter", json.dumps(told))]
+    return [sys.executable, "-m", "lmcache.cli.main", "server", *arguments(options), *behind, *own.arguments]
 
 
 def connector(own: CacheConfig, port: int) -> dict[str, Any]:

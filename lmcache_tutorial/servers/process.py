@@ -71,6 +71,7 @@ class Launch:
         log: file that its output is appended to.
         env: its whole environment; ``None`` is this process's.
         shm_name: shared memory with this text in its name is unlinked when the server ends.
+        folder: made for the server's data, and removed when the server ends; it must not exist.
         remedies: what to try if it does not become ready, each ``why: command``.
     """
 
@@ -78,6 +79,7 @@ class Launch:
     log: Path
     env: Mapping[str, str] | None = None
     shm_name: str | None = None
+    folder: Path | None = None
     remedies: tuple[str, ...] = ()
 
 
@@ -113,9 +115,10 @@ class Server:
         log = launch.log
         log.parent.mkdir(parents=True, exist_ok=True)
         log_start = log.stat().st_size if log.exists() else 0
-        shm = ["--shm", launch.shm_name] if launch.shm_name else []
+        left = ["--shm", launch.shm_name] if launch.shm_name else []
+        left += ["--folder", str(launch.folder)] if launch.folder else []
         supervisor = subprocess.Popen(
-            [sys.executable, "-I", str(SUPERVISOR), "--log", str(log), *shm, "--", *command],
+            [sys.executable, "-I", str(SUPERVISOR), "--log", str(log), *left, "--", *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

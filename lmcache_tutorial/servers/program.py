@@ -106,6 +106,18 @@ class Program(ABC):
             yield f"{package} {installed} is installed, but {self.url}{path} states {stated}"
 
 
+class Tier(Program):
+    """A tier behind the caches."""
+
+    @abstractmethod
+    def adapter(self) -> dict[str, Any]:
+        """Build what LMCache is told about it: the value of its ``--l2-adapter``."""
+
+    def differences(self, config: StackConfig) -> Iterator[str]:
+        """State nothing that could differ."""
+        yield from ()
+
+
 def arguments(options: Mapping[str, object]) -> list[str]:
     """Write options as words of a command line; ``None`` and ``False`` are left out, ``True`` is a flag.
 

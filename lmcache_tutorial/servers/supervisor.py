@@ -1,4 +1,4 @@
-"""A guard for one server process: ``python supervisor.py --log FILE [--shm NAME] -- COMMAND…``.
+"""A guard for one server process: ``python supervisor.py --log FILE [--shm NAME] [--folder DIR] -- COMMAND``.
 
 Standard library only, since it is started as a script of its own. It starts the command in a session of
 its own, prints the command's process id, and ends with the command's exit code. It stops the command, with
@@ -8,7 +8,8 @@ everything that descends from it, when
 - it gets SIGTERM: somebody asked.
 
 A line ``keep`` on standard input makes it outlive the run; SIGTERM still stops it. At the end it unlinks the
-shared memory that the command left, and nothing else: :class:`SharedMemory` says how it tells.
+shared memory that the command left, and nothing else: :class:`SharedMemory` says how it tells; and it removes
+the folder that it made for the command's data.
 Temporary files (vLLM leaves dozens of sockets) go to a folder of the command's own, which is removed too.
 (PDEATHSIG would not do: it fires when the starting *thread* ends, and does not reach grandchildren.)
 """
@@ -19,6 +20,7 @@ import argparse
 import ctypes
 import os
 import select
+import shutil
 import signal
 import stat
 import subprocess
@@ -203,6 +205,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--log", required=True)
     parser.add_argument("--shm")
+    parser.add_argument("--folder", type=Path)
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
 
@@ -212,6 +215,8 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     shm = SharedMemory(options.shm)
+    if options.folder:
+        options.folder.mkdir(parents=True)  # one that is there already is somebody else's: fails
     with tempfile.TemporaryDirectory(prefix="lct-", ignore_cleanup_errors=True) as scratch:
         with open(options.log, "ab") as log:
             child = subprocess.Popen(
@@ -230,6 +235,8 @@ def main() -> int:
         finally:  # whatever goes wrong here, the server must not outlive its guard
             stop(child)
             shm.unlink()
+            if options.folder:
+                shutil.rmtree(options.folder, ignore_errors=True)
     code = child.wait()
     return code if code >= 0 else 128 - code
 

@@ -184,6 +184,8 @@ def engine_command(plan: Plan, cache_port: int | None) -> list[str]:
         "--enable-auto-tool-choice": model.chat_template is not None,
         "--tool-call-parser": "hermes" if model.chat_template else None,
         "--block-size": own.block_tokens,
+        "--num-gpu-blocks-override": own.blocks,  # on a CPU too: the name is older than the device
+        "--no-enable-prefix-caching": not own.prefix_cache,
         "--kv-offloading-backend": None if own.offload_gib is None else "native",
         "--kv-offloading-size": None if own.offload_gib is None else f"{own.offload_gib:g}",
         "--kv-transfer-config": json.dumps(to) if to else None,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Transfer = Literal["auto", "lmcache_driven", "engine_driven"]
+Eviction = Literal["LRU", "ARC", "IsolatedLRU", "noop"]
 Variables = tuple[tuple[str, str], ...]
 
 
@@ -20,7 +21,9 @@ class EngineConfig:
     ``block_tokens`` is its KV block (``None``: the engine's default). ``memory_gib`` is its KV cache;
     ``None`` is what ``gpu_memory_share`` of a GPU leaves beside the weights. ``cache`` is the place, among
     the stack's caches, of the one that its connector goes to; ``None`` is an engine without a connector.
-    ``offload_gib`` is what vLLM keeps in memory by itself, outside its KV cache.
+    ``offload_gib`` is what vLLM keeps in memory by itself, outside its KV cache. ``blocks`` is the number of
+    its KV blocks, whatever ``memory_gib`` has room for (one of them is the engine's own and holds nothing).
+    ``prefix_cache=False`` is an engine that keeps nothing for later requests.
     """
 
     program: str = "vllm"
@@ -31,6 +34,8 @@ class EngineConfig:
     parallel_requests: int | None = 4
     cache: int | None = 0
     offload_gib: float | None = None
+    blocks: int | None = None
+    prefix_cache: bool = True
     arguments: tuple[str, ...] = ()
 
 
@@ -42,6 +47,10 @@ class CacheConfig:
     device. LMCache's default time-outs (300 s a message, 10 s a heartbeat) let a dead cache server hang a
     request for minutes and then bring the engine down; with 5 s and 2 s one request waits and the rest go on
     without the cache.
+
+    ``tiers`` are the places, among the stack's tiers, of those that it writes to and reads from, in this
+    order. What comes back from a tier stays in memory under ``retain``, and else is given up after it was
+    read. ``eviction`` is LMCache's policy for its memory.
     """
 
     program: str = "lmcache"
@@ -50,22 +59,32 @@ class CacheConfig:
     transfer: Transfer = "auto"
     timeout_s: float = 5.0
     heartbeat_s: float = 2.0
+    eviction: Eviction = "LRU"
+    tiers: tuple[int, ...] = ()
+    retain: bool = False
     arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class TierConfig:
-    """How one tier behind the caches starts."""
+    """How one tier behind the caches starts.
+
+    ``capacity_gib`` bounds what it keeps; ``None`` is no bound. ``adapter`` holds more of what LMCache is
+    told about it, as names and values of its ``--l2-adapter``.
+    """
 
     program: str
+    capacity_gib: float | None = None
+    adapter: tuple[tuple[str, Any], ...] = ()
     arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class RouterConfig:
-    """How the router in front of the engines starts."""
+    """How the router in front of the engines starts, and by which policy it chooses one."""
 
     program: str
+    policy: str = "round_robin"
     arguments: tuple[str, ...] = ()
 
 
@@ -91,9 +110,15 @@ class StackConfig:
     ready_timeout_s: float = 300.0
 
     def __post_init__(self) -> None:
-        """Check what the waiting for counters relies on."""
+        """Check what the waiting for counters relies on, and that what an entry names is there."""
         if len({cache.chunk_tokens for cache in self.caches}) > 1:
             raise ValueError("all caches of a stack must have chunks of one size")
+        for cache in self.caches:
+            if not all(0 <= place < len(self.tiers) for place in cache.tiers):
+                raise ValueError(f"a cache names tiers {cache.tiers}, and the stack has {len(self.tiers)}")
+        for engine in self.engines:
+            if engine.cache is not None and not 0 <= engine.cache < len(self.caches):
+                raise ValueError(f"an engine names cache {engine.cache} of {len(self.caches)}")
 
     @property
     def engine(self) -> EngineConfig:
@@ -117,4 +142,4 @@ class StackConfig:
 
     def without_caches(self) -> StackConfig:
         """Let the engines run alone."""
-        return replace(self.with_engines(cache=None), caches=())
+        return replace(self.with_engines(cache=None), caches=(), tiers=())

@@ -15,7 +15,7 @@ from ..settings.environment import cache_folder
 from ..settings.profiles import LessonSizes
 from ..settings.workload import Workload
 
-STATE_SCHEMA = 4  # of the state file; raise it whenever what stands in it changes
+STATE_SCHEMA = 5  # of the state file; raise it whenever what stands in it changes
 
 
 class StackError(RuntimeError):

@@ -13,7 +13,7 @@ from lmcache_tutorial.peers.catalogue import native
 from lmcache_tutorial.prompts.rendering import Renderer
 from lmcache_tutorial.quantities.predict import shared_prefix_tokens
 from lmcache_tutorial.servers import lmcache, vllm
-from lmcache_tutorial.servers.lmcache import Cache, cache_command
+from lmcache_tutorial.servers.lmcache import Cache, CachePlan, cache_command
 from lmcache_tutorial.servers.process import Server, ServerError
 from lmcache_tutorial.servers.program import Site
 from lmcache_tutorial.servers.vllm import Plan, engine_command
@@ -53,7 +53,9 @@ def test_the_gpu_stack_draws_its_weights_and_leaves_parallel_requests_to_vllm():
 
 
 def test_on_a_gpu_lmcache_needs_no_shared_memory_and_lets_go_of_a_dead_engine():
-    command = cache_command(replace(GPU.cache, memory_gib=70), 1, 2, "x")
+    command = cache_command(
+        CachePlan(GPU, "lmcache", 1, 2, Path("log"), "x"), replace(GPU.cache, memory_gib=70)
+    )
     assert value(command, "--shm-name") == ""
     assert value(command, "--supported-transfer-mode") == "lmcache_driven"
     assert value(command, "--worker-reap-timeout-seconds") == "30"
