@@ -50,6 +50,11 @@ class Session:
                 "workload": workload_document(stack.workload, self._run.dtype_reason, stack.config.dtype),
             }
 
+    def describe_beside(self, lesson: str, stack: Stack) -> None:
+        """Take the servers of a lesson's own stack into the report's environment."""
+        own = {f"{lesson}: {name}": about for name, about in stack.describe().items()}
+        self.record.environment |= {"stack": {**self.record.environment["stack"], **own}}
+
     def saw(self, report: pytest.TestReport) -> None:
         """Take in a test's report: the worst of set-up, call and teardown counts.
 

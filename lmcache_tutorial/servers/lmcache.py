@@ -72,8 +72,22 @@ class Cache(Program):
 
     @property
     def writing(self) -> bool:
-        """Tell whether it is writing; asking makes it check its memory, so it is asked last."""
-        return bool(self.status()["storage_manager"]["l1_manager"]["write_locked_count"])
+        """Tell whether it is writing, to its memory or to a tier behind it.
+
+        Asking makes it check its memory, so it is asked last.
+        """
+        storage = self.status()["storage_manager"]
+        to_tiers = storage.get("store_controllers", {}).values()  # one for each kind of memory that it has
+        behind = sum(one["pending_keys_count"] + one["in_flight_task_count"] for one in to_tiers)
+        return bool(storage["l1_manager"]["write_locked_count"] or behind)
+
+    @property
+    def is_to_evict(self) -> bool:
+        """Tell whether its eviction thread, which looks once a second, will find its memory too full."""
+        storage = self.status()["storage_manager"]
+        eviction = storage["l1_eviction_controller"]
+        full = storage["l1_manager"]["memory_usage_ratio"] >= eviction["trigger_watermark"]
+        return bool(full and eviction["eviction_policy"] != "noop")
 
     @property
     def held_objects(self) -> int:
@@ -85,15 +99,10 @@ class Cache(Program):
         """Tell whether it still maps the memory of a GPU engine, be it a dead one."""
         return bool(self.status().get("registered_gpu_ids"))
 
-    @property
-    def has_an_engine(self) -> bool:
-        """Tell whether an engine's connector has registered with it."""
-        return bool(self.status().get("registered_gpu_ids") or self.status().get("registered_workers"))
-
     def restart(self, own: CacheConfig | None = None) -> None:
         """Start it again on the same ports, perhaps with another configuration; not ready yet.
 
-        Its memory is empty then. Engines register again by themselves, with their next heartbeat.
+        Its memory is empty then. Engines come back by themselves, with their next heartbeat.
 
         Raises:
             ServerError: it is none of ours, or could not be executed.

@@ -24,6 +24,7 @@ from ..settings.packages import ENGINES
 from ..settings.run import RunConfig
 from ..settings.topology import StackConfig
 from ..settings.workload import Memory, Workload, fit
+from .fresh import check_statements, start_fresh
 from .kept_state import (
     STATE_SCHEMA,
     KeptState,
@@ -35,9 +36,8 @@ from .kept_state import (
     state_file,
     who_holds_the_lock,
 )
-from .needs import resources
 from .stack import Progress, Stack
-from .start import launch, named, resume, wait_ready
+from .start import named, resume
 
 LMCACHE_FILLS = 0.8  # of its memory, before it evicts
 FIX_DOWN = "To fix: lmcache-tutorial down"
@@ -127,18 +127,11 @@ def identity(config: StackConfig, model: Model) -> str:
 
 
 def _start(run: RunConfig, model: Model, progress: Progress) -> Stack:
-    for check in resources(run.stack):
-        if not check.ok:
-            raise StackError(f"{check.name} is too small: {check.seen}.\nTo fix: {check.remedy}")
     with suppress(ModelError):
         _warn_of_eviction(run, model, progress)
     logs = state_file().parent / "logs" if run.keep_stack else run.report_dir / "logs"
-    stack = launch(run.stack, model, logs, progress)
-    about = "about 35 s on 2 cores" if run.stack.profile == "cpu" else "up to 3 minutes the first time"
-    progress(f"stack: starting {' and '.join(one.name for one in stack.programs)} side by side ({about})")
-    wait_ready(stack)
+    stack = start_fresh(run.stack, model, logs, progress)
     try:
-        _check_statements(stack, f"To fix: look at {', '.join(stack.logs)}, and lmcache-tutorial doctor")
         stack.workload = _measured_workload(run, model, stack)
     except BaseException:
         stack.close()
@@ -158,12 +151,6 @@ def _warn_of_eviction(run: RunConfig, model: Model, progress: Progress) -> None:
                 f"{kept_gib:.0f} GiB, and will miss what is evicted "
                 f"(pytest --kv-lmcache-memory-gib={kept_gib:.0f})"
             )
-
-
-def _check_statements(stack: Stack, fix: str) -> None:
-    """Refuse a stack whose servers state something else than the configuration says."""
-    if different := list(stack.differences()):
-        raise StackError(f"{'; '.join(different)}.\n{fix}")
 
 
 def _measured_workload(run: RunConfig, model: Model, stack: Stack) -> Workload:
@@ -236,7 +223,7 @@ def _reuse(
         for one, own in zip(stack.engines, run.stack.engines, strict=True)
     ):
         stack.restart_engine()  # a run was cut off in a control without LMCache
-    _check_statements(stack, FIX_DOWN)
+    check_statements(stack, FIX_DOWN)
     stack.workload = state.workload
     return stack
 

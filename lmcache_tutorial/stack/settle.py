@@ -21,12 +21,14 @@ class Settling:
         chunk: LMCache's chunk [tokens]; ``None`` where no engine is connected to it.
         writing: tells whether LMCache is still writing; asked last, for it makes LMCache check its memory.
         logs: files that an error names.
+        may_drop: LMCache's memory is meant to be too small: a store that finds no room is no error.
     """
 
     read: Callable[[], Snapshot]
     chunk: int | None
     writing: Callable[[], bool]
     logs: Sequence[str] = ()
+    may_drop: bool = False
 
     def counted(self, since: Snapshot, prompts: Sequence[int]) -> Snapshot:
         """Wait until calls stand in the counters of all servers; return the counters then.
@@ -88,12 +90,33 @@ class Settling:
                 seen, still_since = found, time.monotonic()
             may_miss = now.ttft_count - since.ttft_count if now.engine > since.engine else 0
             still = time.monotonic() - still_since > STILL_S
-            done = found >= expected or (still and (parallel or found >= expected - may_miss))
+            unknown = parallel or self.may_drop
+            done = found >= expected or (still and (unknown or found >= expected - may_miss))
             if done and not self.writing():
                 return
             if time.monotonic() > deadline:
                 raise self._dropped(now, found, expected)
             time.sleep(0.02)
+
+    def evicted(self, is_to_evict: Callable[[], bool]) -> None:
+        """Wait until LMCache's eviction thread has brought its memory below the watermark.
+
+        The thread looks once a second. After that, what LMCache holds changes only by what is asked next.
+
+        Args:
+            is_to_evict: tells whether the memory is at the watermark or above.
+
+        Raises:
+            CountersError: it still was after 30 s: nothing can be evicted, or the thread has died.
+        """
+        deadline = time.monotonic() + SETTLE_LIMIT_S
+        while is_to_evict():
+            if time.monotonic() > deadline:
+                raise CountersError(
+                    f"LMCache's memory was above its watermark for {SETTLE_LIMIT_S:g} s, and nothing was "
+                    f"evicted.\nTo fix: look for errors in {', '.join(self.logs)}"
+                )
+            time.sleep(0.05)
 
     def _dropped(self, now: Snapshot, found: int, expected: int) -> CountersError:
         if STORED in now.absent:

@@ -29,6 +29,7 @@ Progress = Callable[[str], None]
 WARM_UP = Document("warm-up", size="short", seed=0)
 WARM_UP_LIMIT_S = 300.0  # 512 tokens on a core of a slow processor take some ten seconds
 CHARACTERS_A_TOKEN = 8  # more than any tokenizer here makes of a token on average
+RETURN_LIMIT_S = 30.0  # an engine's heartbeat comes every 2 s, and may have to fail once before
 RELEASE_LIMIT_S = 60.0  # LMCache gives up a silent engine after 30 s, and looks every few seconds
 
 
@@ -39,7 +40,8 @@ class Stack:
     ``programs`` are in the order in which they start: tiers, caches, engines, the router. They were started
     here, kept from an earlier run, or found at their addresses; what none of ours may be told to do, such as
     a restart, raises :class:`ServerError`. ``lease``: a kept stack's lock. ``workload``: how much work fits
-    this machine; ``None`` until measured.
+    this machine; ``None`` until measured. ``may_drop``: its caches are meant to be too small for what is
+    asked; then a store that finds no room is no error, and each call waits until what is over is evicted.
     """
 
     config: StackConfig
@@ -51,6 +53,7 @@ class Stack:
     lease: IO[str] | None = None
     kept: bool = False
     workload: Workload | None = None
+    may_drop: bool = False
 
     @classmethod
     def of(cls, site: Site, progress: Progress) -> Stack:
@@ -200,6 +203,8 @@ class Stack:
         """
         after = self.wait_counted(since, prompts)
         self._settling.stored(since, parallel=parallel)
+        if self.may_drop:
+            self._settling.evicted(lambda: any(cache.is_to_evict for cache in self.caches))
         return after
 
     def wait_counted(self, since: Snapshot, prompts: Sequence[int]) -> Snapshot:
@@ -214,7 +219,7 @@ class Stack:
     @property
     def _settling(self) -> Settling:
         """How its servers are waited for, as they run now: an engine may have lost its connector."""
-        return Settling(self.snapshot, self._chunk, self._writing, self.logs)
+        return Settling(self.snapshot, self._chunk, self._writing, self.logs, self.may_drop)
 
     @property
     def _chunk(self) -> int | None:
@@ -233,12 +238,10 @@ class Stack:
             CountersError: the servers did not count or store the calls.
             httpx.HTTPError: an engine did not answer.
         """
-        encode: Callable[[str], Any] = self.renderer.tokenizer.encode
         length = PROFILES[self.config.profile].warm_up_tokens
-        text = full_text(WARM_UP, length * CHARACTERS_A_TOKEN)
         took = []
         for engine in (*self.engines, *self.engines):
-            prompt = encode(fresh(text)).ids[:length]
+            prompt = self._fresh_prompt(length)
             before = self.snapshot()
             sent = time.perf_counter()
             engine.complete(prompt, limit_s=WARM_UP_LIMIT_S).raise_for_status()
@@ -259,15 +262,27 @@ class Stack:
         engine.process.stop()
         self._wait_released()
         engine.restart(self.caches[place] if lmcache and place is not None else None)
-        wait_until_ready(
-            [(engine.process, engine.answers)],
-            timeout_s=self.config.ready_timeout_s,
-            ready=lambda server, took: self.progress(
-                f"stack: {engine.name} restarted{'' if lmcache else ' without LMCache'}, "
-                f"ready after {took:.0f} s"
-            ),
-        )
+        self._wait_answers([engine], "" if lmcache else " without LMCache")
         self.warm_up()
+        self.on_restart(self)
+
+    def restart_caches(self, **changes: Any) -> None:
+        """Stop the caches and start them again, empty, on the same ports; the engines and tiers go on.
+
+        Args:
+            changes: what of every cache's configuration is to be different from now on.
+
+        Raises:
+            ServerError: one is not ours, did not stop or did not become ready, or no engine came back to it.
+        """
+        self.config = self.config.with_caches(**changes)
+        for cache, own in zip(self.caches, self.config.caches, strict=True):
+            cache.process.stop()
+            cache.restart(own)
+        self._wait_answers(self.caches)
+        for engine in self.engines:
+            self._wait_connected(engine)
+        self.empty_lmcache()
         self.on_restart(self)
 
     @contextmanager
@@ -327,6 +342,48 @@ class Stack:
                     f"{cache.name} at {cache.url} does not answer: {type(error).__name__}.\n"
                     f"To fix: look into {', '.join(self.logs)}"
                 ) from None
+
+    def _wait_connected(self, engine: Engine) -> None:
+        """Ask an engine new prompts of a chunk until its cache has looked one up and stored it.
+
+        Raises:
+            ServerError: it still did not after 30 s.
+        """
+        if engine.cache is None:
+            return
+        cache, deadline = engine.cache, time.monotonic() + RETURN_LIMIT_S
+        while time.monotonic() < deadline:
+            before = cache.counters()
+            engine.complete(self._fresh_prompt(self.config.caches[0].chunk_tokens + 1)).raise_for_status()
+            patience = time.monotonic() + 1
+            while time.monotonic() < patience:
+                now = cache.counters()
+                if (
+                    now.lookup_requested > before.lookup_requested
+                    and now.stored_chunks > before.stored_chunks
+                ):
+                    return
+                time.sleep(0.05)
+        raise ServerError(
+            f"{engine.name} did not come back to {cache.name} within {RETURN_LIMIT_S:g} s of its restart.\n"
+            f"To fix: look into {', '.join(self.logs)}"
+        )
+
+    def _fresh_prompt(self, tokens: int) -> list[int]:
+        """Make the ids of a prompt of so many tokens that no cache knows."""
+        encode: Callable[[str], Any] = self.renderer.tokenizer.encode
+        ids: list[int] = encode(fresh(full_text(WARM_UP, tokens * CHARACTERS_A_TOKEN))).ids[:tokens]
+        return ids
+
+    def _wait_answers(self, restarted: Sequence[Program], how: str = "") -> None:
+        """Wait until programs that were started again answer; say so."""
+        wait_until_ready(
+            [(one.process, one.answers) for one in restarted],
+            timeout_s=self.config.ready_timeout_s,
+            ready=lambda server, took: self.progress(
+                f"stack: {server.record.name} restarted{how}, ready after {took:.0f} s"
+            ),
+        )
 
     def _step(self, engine: Engine) -> None:
         """Let an engine make a step, and wait until that is counted: it belongs to nobody's window."""
