@@ -2,6 +2,7 @@
 
 pytest_plugins = [
     "fixtures.stack",
+    "fixtures.beside",
     "fixtures.traces",
     "fixtures.ask",
     "fixtures.corpus",

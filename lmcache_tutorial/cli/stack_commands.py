@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..settings.options import RunOptions
+from ..settings.options import UpOptions
 from ..settings.packages import need_servers
 from ..settings.run import run_config
+from ..settings.topologies import TOPOLOGIES
+from ..stack.drawing import draw
 from ..stack.keep import open_stack, take_down
-from ..stack.kept_state import kept_servers, state_file
+from ..stack.kept_state import kept_servers, read_state, state_file
 from .parameters import with_options
 from .printing import line
 
 
 @with_options("up")
-def up(options: RunOptions) -> None:
+def up(options: UpOptions) -> None:
     """Start the servers and keep them running, so that the next pytest starts in seconds."""
     run = run_config(replace(options, keep=True))
+    run = replace(run, stack=TOPOLOGIES[options.topology](run.stack))
     need_servers(run.stack.profile, "lmcache-tutorial up")
     opened = open_stack(run, line)
-    line(f"stack: up at {opened.url}; stop it with: lmcache-tutorial down")
+    line(f"stack: up at {', '.join(opened.urls)}; stop it with: lmcache-tutorial down")
     opened.close()
 
 
@@ -31,9 +34,18 @@ def down() -> None:
 
 
 def status() -> None:
-    """Show the servers that are kept running."""
-    servers = kept_servers()
-    for server in servers.values():
-        record = server.record
-        line(f"{record.name:<8} {server.url}  process {record.server}  log {record.log}")
-    line(f"state: {state_file()}" if servers else "stack: none is kept")
+    """Draw the servers that are kept running: each under what asks it."""
+    servers, state = kept_servers(), read_state()
+    if not servers or state is None:
+        line("stack: none is kept")
+        return
+
+    def about(name: str) -> str:
+        if name not in servers:
+            return "does not run any more"
+        record = servers[name].record
+        return f"{servers[name].url}  process {record.server}  log {record.log}"
+
+    for each in draw(state.topology, about):
+        line(each)
+    line(f"state: {state_file()}")

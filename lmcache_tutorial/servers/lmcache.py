@@ -24,7 +24,7 @@ from .program import Program, Site, Tier, arguments
 class CachePlan:
     """How one cache server of a stack is started, each time that it is.
 
-    ``adapters`` is what it is told about each tier behind it, in the order in which it uses them.
+    ``adapters`` is what a cache is told about each tier of the stack; it is told of those that it names.
     """
 
     config: StackConfig
@@ -150,7 +150,7 @@ def launch(site: Site, own: CacheConfig, name: str) -> Cache:
         ServerError: the program could not be executed.
     """
     log, shm_name = site.logs / f"{name}.log", f"{site.run_id}-{name}"
-    plan = CachePlan(site.config, name, free_port(), free_port(), log, shm_name, _adapters(site, own))
+    plan = CachePlan(site.config, name, free_port(), free_port(), log, shm_name, _adapters(site))
     cache = _planned(plan, site.client, own)
     cache.server = plan.start(own)
     return cache
@@ -160,9 +160,7 @@ def resume(site: Site, own: CacheConfig, kept: Mapping[str, Any], server: Server
     """Take over a server that was kept."""
     record = server.record
     http_port, log = int(kept["url"].rpartition(":")[2]), Path(record.log)
-    plan = CachePlan(
-        site.config, record.name, record.port, http_port, log, kept["shm_name"], _adapters(site, own)
-    )
+    plan = CachePlan(site.config, record.name, record.port, http_port, log, kept["shm_name"], _adapters(site))
     cache = _planned(plan, site.client, own)
     cache.server = server
     return cache
@@ -174,9 +172,8 @@ def _planned(plan: CachePlan, client: httpx.Client, own: CacheConfig) -> Cache:
     return cache
 
 
-def _adapters(site: Site, own: CacheConfig) -> tuple[Mapping[str, Any], ...]:
-    tiers = [one for one in site.programs if isinstance(one, Tier)]
-    return tuple(tiers[place].adapter() for place in own.tiers)
+def _adapters(site: Site) -> tuple[Mapping[str, Any], ...]:
+    return tuple(one.adapter() for one in site.programs if isinstance(one, Tier))
 
 
 def cache_command(plan: CachePlan, own: CacheConfig) -> list[str]:
@@ -199,7 +196,7 @@ def cache_command(plan: CachePlan, own: CacheConfig) -> list[str]:
         "--worker-reap-timeout-seconds": 30 if mapped else None,
         "--l2-prefetch-policy": "retain" if own.retain else None,
     }
-    behind = [word for told in plan.adapters for word in ("--l2-adapter", json.dumps(told))]
+    behind = [word for place in own.tiers for word in ("--l2-adapter", json.dumps(plan.adapters[place]))]
     return [sys.executable, "-m", "lmcache.cli.main", "server", *arguments(options), *behind, *own.arguments]
 
 

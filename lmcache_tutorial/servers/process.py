@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ import psutil
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 STOP_LIMIT_S = 14.0  # a supervisor needs at most two grace periods of 5 s
 PROBE_EVERY_S = 0.25
+PATH = re.compile(r'(?<![^"])/[^"]+')  # of a word, or of a text in JSON, from its first character on
 
 
 class ServerError(RuntimeError):
@@ -351,5 +353,7 @@ def shown(command: Sequence[str]) -> list[str]:
 
     >>> shown(["/home/me/.venv/bin/python", "-m", "vllm", "--port", "8001"])
     ['python', '-m', 'vllm', '--port', '8001']
+    >>> shown(["--l2-adapter", '{"type": "fs", "base_path": "/home/me/.cache/files"}'])
+    ['--l2-adapter', '{"type": "fs", "base_path": "files"}']
     """
-    return [Path(word).name if word.startswith("/") else word for word in command]
+    return [PATH.sub(lambda found: Path(found[0]).name, word) for word in command]

@@ -16,6 +16,7 @@ from .bars import MIN_HIT_RATE, MIN_TTFT_DROP
 from .errors import ConfigError
 from .number_format import DTYPES
 from .profiles import DEFAULT_MODEL, GPU_MODEL
+from .topologies import ONE, TOPOLOGIES
 
 LMCACHE_SHARE = 0.6  # of a GPU machine's memory: lesson 3 keeps seven prompts of 60,000 tokens, 51 GiB
 REMEMBERED_BLOCKS = 1_000_000
@@ -144,6 +145,21 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
+class UpOptions(RunOptions):
+    """How ``lmcache-tutorial up`` starts a stack: as a run would, or one of more parts."""
+
+    topology: Annotated[
+        str,
+        Option(
+            "the stack: one engine and one LMCache; with a file tier behind it; two engines on "
+            "one LMCache; two with an LMCache each on one Valkey; two behind a router (lessons: the first)",
+            choices=tuple(TOPOLOGIES),
+            commands=("up",),
+        ),
+    ] = ONE
+
+
+@dataclass(frozen=True)
 class DiagnoseOptions:
     """How ``lmcache-tutorial diagnose`` reads a log, what it prints, and when it fails."""
 
@@ -202,12 +218,12 @@ RUN_OPTIONS = table(RunOptions)
 
 
 def check_choices(options: RunOptions) -> None:
-    """Check every option that has choices.
+    """Check every option that has choices, also those of a dataclass that has more of them.
 
     Raises:
         ConfigError: a value is none of them.
     """
-    for row in RUN_OPTIONS:
+    for row in table(type(options)):
         value = getattr(options, row.name)
         if row.choices and value not in (None, *row.choices):
             raise _no_choice(row, value)

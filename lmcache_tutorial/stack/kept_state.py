@@ -13,6 +13,7 @@ from typing import IO, Any
 from ..servers.process import Server, ServerRecord, is_supervisor
 from ..settings.environment import cache_folder
 from ..settings.profiles import LessonSizes
+from ..settings.topology import CacheConfig, EngineConfig, RouterConfig, StackConfig, TierConfig
 from ..settings.workload import Workload
 
 STATE_SCHEMA = 5  # of the state file; raise it whenever what stands in it changes
@@ -34,6 +35,29 @@ class KeptState:
     workload: Workload
     programs: tuple[Mapping[str, Any], ...]
     servers: tuple[ServerRecord, ...]
+
+    @property
+    def topology(self) -> StackConfig:
+        """What was started, read back from ``config``.
+
+        Raises:
+            StackError: an entry of it is none of this version's.
+        """
+        parts = {"engines": EngineConfig, "caches": CacheConfig, "tiers": TierConfig}
+        told: dict[str, Any] = {name: _tuples(value) for name, value in self.config.items()}
+        try:
+            told |= {name: tuple(kind(**one) for one in told[name]) for name, kind in parts.items()}
+            told["router"] = RouterConfig(**told["router"]) if told["router"] else None
+            return StackConfig(**told)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _unreadable(str(error), {}) from None
+
+
+def _tuples(value: Any) -> Any:
+    """Turn the lists that JSON made of tuples back, at every depth."""
+    if isinstance(value, Mapping):
+        return {name: _tuples(one) for name, one in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def state_file() -> Path:

@@ -108,6 +108,11 @@ class Stack:
         return self.router.url if self.router else self.engine.url
 
     @property
+    def urls(self) -> tuple[str, ...]:
+        """Every address that requests may go to: the router's alone, or each engine's."""
+        return (self.router.url,) if self.router else tuple(engine.url for engine in self.engines)
+
+    @property
     def chunk_tokens(self) -> int:
         """Tokens of an LMCache chunk, as its server states them; all caches of a stack have the same.
 

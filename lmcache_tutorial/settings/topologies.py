@@ -1,0 +1,39 @@
+"""The kinds of stacks that can be kept by name: ``lmcache-tutorial up --topology NAME``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from .topology import RouterConfig, StackConfig, TierConfig
+
+ONE = "one"
+
+
+def _with_files(one: StackConfig) -> StackConfig:
+    return replace(one.with_caches(tiers=(0,)), tiers=(TierConfig("files"),))
+
+
+def _two_engines(one: StackConfig) -> StackConfig:
+    return replace(one, engines=(one.engine, one.engine))
+
+
+def _two_caches(one: StackConfig) -> StackConfig:
+    """Give each of two engines an LMCache server of its own, and both the same Valkey."""
+    cache = replace(one.cache, tiers=(0,))
+    engines = (one.engine, replace(one.engine, cache=1))
+    return replace(one, engines=engines, caches=(cache, cache), tiers=(TierConfig("valkey"),))
+
+
+def _routed(one: StackConfig) -> StackConfig:
+    return replace(_two_engines(one), router=RouterConfig("vllm_router"))
+
+
+TOPOLOGIES: Mapping[str, Callable[[StackConfig], StackConfig]] = {
+    ONE: lambda one: one,
+    "files": _with_files,
+    "two-engines": _two_engines,
+    "valkey": _two_caches,
+    "routed": _routed,
+}
+"""Name -> what it makes of a stack of one engine and one cache."""
