@@ -11,7 +11,7 @@ ONE = "one"
 
 
 def _with_files(one: StackConfig) -> StackConfig:
-    return replace(one.with_caches(tiers=(0,)), tiers=(TierConfig("files"),))
+    return replace(one, caches=(replace(one.cache, tiers=(0,)),), tiers=(TierConfig("file_tier"),))
 
 
 def _two_engines(one: StackConfig) -> StackConfig:

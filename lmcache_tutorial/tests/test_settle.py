@@ -113,3 +113,15 @@ def test_a_counter_that_is_not_there_is_named_and_no_lack_of_memory(clock):
     blind = now(requested=0, absent=("lmcache_mp_lookup_requested_tokens_total",))
     with pytest.raises(CountersError, match="no LMCache connector"):
         waiting(reads(blind), chunk=256).counted(START, [1100])
+
+
+def test_a_memory_that_is_meant_to_be_too_small_may_drop_stores(clock):
+    Settling(reads(now(chunks=1)), 256, lambda: False, may_drop=True).stored(START)
+    assert settling.STILL_S < clock[0] < settling.STILL_S + 0.1
+
+
+def test_an_eviction_is_waited_for_and_one_that_never_comes_is_an_error(clock):
+    waiting(reads(now())).evicted(iter([True, True, False]).__next__)
+    assert 0 < clock[0] < 0.2
+    with pytest.raises(CountersError, match=r"above its watermark for 30 s(.|\n)*x\.log"):
+        waiting(reads(now())).evicted(lambda: True)

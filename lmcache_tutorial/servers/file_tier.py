@@ -22,7 +22,7 @@ from .program import Site, Tier
 KEEPER = "import signal; signal.pause()"
 
 
-class Files(Tier):
+class FileTier(Tier):
     """A folder in which LMCache keeps one file for each chunk."""
 
     def __init__(self, name: str, folder: Path, client: httpx.Client, own: TierConfig) -> None:
@@ -64,22 +64,22 @@ class Files(Tier):
         return {**super().state(), "folder": str(self.folder)}
 
 
-def launch(site: Site, own: TierConfig, name: str) -> Files:
+def launch(site: Site, own: TierConfig, name: str) -> FileTier:
     """Make the folder and start its keeper.
 
     Raises:
         ServerError: the keeper could not be executed.
     """
-    files = Files(name, cache_folder() / "tiers" / f"{site.run_id}-{name}", site.client, own)
+    tier = FileTier(name, cache_folder() / "tiers" / f"{site.run_id}-{name}", site.client, own)
     start = Launch(
-        free_port(), site.logs / f"{name}.log", server_environment(site.config), folder=files.folder
+        free_port(), site.logs / f"{name}.log", server_environment(site.config), folder=tier.folder
     )
-    files.server = Server.start(name, [sys.executable, "-I", "-c", KEEPER], start)
-    return files
+    tier.server = Server.start(name, [sys.executable, "-I", "-c", KEEPER], start)
+    return tier
 
 
-def resume(site: Site, own: TierConfig, kept: Mapping[str, Any], server: Server) -> Files:
+def resume(site: Site, own: TierConfig, kept: Mapping[str, Any], server: Server) -> FileTier:
     """Take over a folder that was kept."""
-    files = Files(server.record.name, Path(kept["folder"]), site.client, own)
-    files.server = server
-    return files
+    tier = FileTier(server.record.name, Path(kept["folder"]), site.client, own)
+    tier.server = server
+    return tier
