@@ -1,9 +1,11 @@
-"""What an engine's own prefix cache still holds when it has too few blocks for everything that it was asked."""
+"""What an engine's own prefix cache still holds when it has too few blocks for all that it was asked."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+
+from .predict import engine_reusable_tokens
 
 
 def prefix_chains(ids: Sequence[int], unit: int, salt: str = "") -> list[int]:
@@ -91,10 +93,6 @@ class BlockMemory:
         other._next, other.forgotten = self._next, self.forgotten
         return other
 
-    def held(self) -> tuple[int | None, ...]:
-        """Return the names of all blocks in the order in which they will be taken."""
-        return tuple(self._queue.values())
-
     def _number(self, name: int | None) -> int:
         self._next += 1
         if name is not None:
@@ -110,3 +108,42 @@ class BlockMemory:
             self._numbers[name].remove(number)
             if not self._numbers[name]:
                 del self._numbers[name]
+
+
+class EngineMemory:
+    """vLLM's own prefix cache with a stated number of KV blocks.
+
+    One of them is never used: it stands for blocks that are skipped (vLLM 0.32, ``BlockPool.null_block``).
+
+    >>> engine = EngineMemory(blocks=5, block_tokens=2)
+    >>> engine.ask([1, 2, 3, 4, 5]), engine.ask([1, 2, 3, 4])  # one token must be computed
+    (0, 2)
+    """
+
+    def __init__(self, blocks: int, block_tokens: int) -> None:
+        """Hold ``blocks`` KV blocks, 2 or more, of ``block_tokens`` tokens.
+
+        Raises:
+            ValueError: a count is out of range.
+        """
+        if blocks < 2 or block_tokens < 1:
+            raise ValueError(f"need 2 blocks or more, of 1 token or more; got {blocks} of {block_tokens}")
+        self.block_tokens = block_tokens
+        self._memory = BlockMemory(block_tokens, blocks - 1)
+
+    def ask(self, ids: Sequence[int], salt: str = "", *, answer_tokens: int = 1) -> int:
+        """Count the tokens of a prompt that are reused, and hold its blocks from now on.
+
+        Args:
+            ids: of the prompt, 1 or more.
+            salt: prompts of different salts share nothing.
+            answer_tokens: tokens that are generated, 1 or more.
+        """
+        known = self._memory.visit(ids, salt, answer_tokens=answer_tokens)
+        return engine_reusable_tokens(known, len(ids), self.block_tokens)
+
+    def copy(self) -> EngineMemory:
+        """Return an engine that holds the same and goes its own way."""
+        other = EngineMemory(2, self.block_tokens)
+        other._memory = self._memory.copy()
+        return other

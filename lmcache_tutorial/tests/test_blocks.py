@@ -1,6 +1,7 @@
 """Blocks are forgotten in vLLM's order."""
 
 from collections import deque
+from itertools import takewhile
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,16 +20,14 @@ class Pool:
         self.age: dict[int, int] = {}
         self.clock = 0
 
+    def hit(self, prefixes: list[tuple]) -> list[int]:
+        # Of several blocks with one hash it takes the first that got it.
+        held = {self.hashes[n]: n for n in sorted(self.hashes, key=self.age.__getitem__, reverse=True)}
+        return [held[prefix] for prefix in takewhile(held.__contains__, prefixes)]
+
     def ask(self, ids: list[int]) -> int:
         full = [tuple(ids[: end + BLOCK]) for end in range(0, len(ids) - BLOCK + 1, BLOCK)]
-        hit = []
-        held: dict[tuple, int] = {}
-        for block in sorted(self.hashes, key=self.age.__getitem__, reverse=True):
-            held[self.hashes[block]] = block  # of blocks with one hash, the first that got it
-        for prefix in full[: (len(ids) - 1) // BLOCK]:
-            if prefix not in held:
-                break
-            hit.append(held[prefix])
+        hit = self.hit(full[: (len(ids) - 1) // BLOCK])
         for block in hit:  # touched
             self.queue.remove(block)
         taken = [self.queue.popleft() for _ in range(-(-len(ids) // BLOCK) - len(hit))]

@@ -1,8 +1,6 @@
 """Texts are cut only where that changes no token."""
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from lmcache_tutorial.diagnosis.memory import IMAGE_TOKENS, Encoder
