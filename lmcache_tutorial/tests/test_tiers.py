@@ -5,17 +5,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmcache_tutorial.quantities.blocks import EngineMemory
-from lmcache_tutorial.quantities.predict import lmcache_reusable_tokens, shared_prefix_tokens
-from lmcache_tutorial.quantities.tiers import (
+from lmcache_tutorial.quantities.memories import (
     CacheMemory,
     SecondTier,
-    Tiers,
     TierSize,
     memory_bytes,
     object_bytes,
-    possible,
-    predict,
 )
+from lmcache_tutorial.quantities.outcomes import possible
+from lmcache_tutorial.quantities.predict import lmcache_reusable_tokens, shared_prefix_tokens
+from lmcache_tutorial.quantities.tiers import Tiers, predict
 
 CHUNK = 4
 SMALL = settings(deadline=None, max_examples=60)
