@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 
 from ..prompts.chat_template import IMAGE_MARK
 from ..prompts.rendering import RefusedError, Renderer, RenderingError
+from ..quantities.blocks import BlockMemory
 from ..quantities.predict import reusable_tokens, shared_prefix_tokens
 from ..settings.options import REMEMBERED_BLOCKS
 from .culprits import ADVICE, Place, difference, kind_of, place
 from .forerunner import Forerunners, Seen
 from .logs import Log, Logged
 from .losses import common_behind, known_turns, template_words
-from .memory import IMAGE_TOKENS, BlockMemory, Encoder
+from .memory import IMAGE_TOKENS, Encoder
 from .messages import IMAGE
 from .result import Culprit, Diagnosis, Unread
 from .time_limit import TooSlowError, time_limit

@@ -1,4 +1,4 @@
-"""A log asked again in the mind: tokens of many texts, and the blocks that a cache would hold of them."""
+"""A log asked again in the mind: the tokens of many texts, each encoded once."""
 
 from __future__ import annotations
 
@@ -15,54 +15,6 @@ MEMO_TOKENS = 2_000_000
 IMAGE_TOKENS = 256  # an image's tokens depend on the model; from about this many up
 IMAGE_IDS = 1 << 40  # above all real token ids
 PROBES = ("Hello world", " led by a space", "\nled by a line", "12, 13", "ends with a space ", "{}", "ä日本")
-
-
-class BlockMemory:
-    """The blocks that a cache would hold, by the hash of all tokens up to their end.
-
-    What is forgotten follows vLLM 0.32 (``v1/core/block_pool.py``), for requests that come one after the
-    other: a request takes its blocks from those that were freed first, and frees its own when it ends, the
-    last first. So the tail of a prompt goes before its head, and the requests go by their age.
-    """
-
-    def __init__(self, block: int, limit: int) -> None:
-        """Remember at most ``limit`` blocks of ``block`` tokens."""
-        self._block, self._limit = block, limit
-        self._blocks: OrderedDict[int, None] = OrderedDict()  # in the order in which they are taken
-        self.forgotten = 0
-
-    def visit(self, ids: Sequence[int], salt: str = "") -> int:
-        """Count the tokens of the longest known prefix in whole blocks, and remember all blocks.
-
-        Args:
-            ids: of the prompt.
-            salt: prompts of different salts share nothing.
-        """
-        chains = self._chains(ids, salt)
-        known = 0
-        while known < len(chains) and chains[known] in self._blocks:
-            known += 1
-        for chain in chains[:known]:  # in use: not to be taken
-            del self._blocks[chain]
-        # One more for the tokens that fill no block.
-        room = self._limit - len(chains) - (len(ids) % self._block > 0)
-        while len(self._blocks) > max(0, room):
-            self._blocks.popitem(last=False)
-            self.forgotten += 1
-        for chain in reversed(chains):
-            self._blocks[chain] = None
-            self._blocks.move_to_end(chain)
-        while len(self._blocks) > self._limit:  # a prompt that no such cache could serve
-            self._blocks.popitem(last=False)
-            self.forgotten += 1
-        return known * self._block
-
-    def _chains(self, ids: Sequence[int], salt: str) -> list[int]:
-        block, chain, chains = self._block, hash(salt), []
-        for begin in range(0, len(ids) - block + 1, block):
-            chain = hash((chain, *ids[begin : begin + block]))
-            chains.append(chain)
-        return chains
 
 
 class Encoder:
