@@ -32,6 +32,7 @@ from lmcache_tutorial.quantities.statistics import hit_rate, total, ttft_drop
 from lmcache_tutorial.report.results import LessonReport
 from lmcache_tutorial.settings.bars import Thresholds
 from lmcache_tutorial.settings.profiles import LessonSizes
+from lmcache_tutorial.stack.restart import without_lmcache
 from lmcache_tutorial.stack.stack import Stack
 from lmcache_tutorial.traces.record import Traces
 
@@ -46,6 +47,7 @@ SERVED_BY = {
     "LMCache, engine restarted": "lmcache_l1",
     "no LMCache, engine restarted": "computed",
 }
+Rounds = tuple["Round", ...]
 
 # %% [markdown]
 # ## 2. The prediction
@@ -101,9 +103,6 @@ class Round:
     predicted: int
 
 
-Rounds = tuple[Round, ...]
-
-
 @dataclass(frozen=True)
 class Restart:
     """The manuals of the rounds on new engines: without LMCache, with it, and what that was to reuse."""
@@ -137,7 +136,7 @@ def restart(rounds: Rounds, ask: Asker, reader: Reader, stack: Stack, progress: 
         states = [{"manual": one.manual, "question": AFTER_RESTART} for one in rounds]
         return tuple(ask(reader.graph, state) for state in progress.rounds(states, len(states), what))
 
-    with stack.without_lmcache():
+    with without_lmcache(stack):
         without = ask_all("lesson 3: without LMCache, manual")
     restarted = ask_all("lesson 3: with LMCache, manual")
     return Restart(without, restarted, tuple(reuse_after_restart(stack, one.manual) for one in rounds))

@@ -188,7 +188,7 @@ def cache_command(plan: CachePlan, own: CacheConfig) -> list[str]:
         "--port": plan.port,
         "--http-host": "127.0.0.1",
         "--http-port": plan.http_port,
-        "--l1-size-gb": f"{own.memory_gib:g}",
+        "--l1-size-gb": f"{own.memory_gib:.9g}",
         "--eviction-policy": own.eviction,
         "--chunk-size": own.chunk_tokens,
         "--supported-transfer-mode": own.transfer,

@@ -36,6 +36,7 @@ from .kept_state import (
     state_file,
     who_holds_the_lock,
 )
+from .restart import restart_engine
 from .stack import Progress, Stack
 from .start import named, resume
 
@@ -222,7 +223,7 @@ def _reuse(
         one.cache is None and own.cache is not None
         for one, own in zip(stack.engines, run.stack.engines, strict=True)
     ):
-        stack.restart_engine()  # a run was cut off in a control without LMCache
+        restart_engine(stack)  # a run was cut off in a control without LMCache
     check_statements(stack, FIX_DOWN)
     stack.workload = state.workload
     return stack

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
@@ -17,7 +17,7 @@ from ..prompts.documents import Document, fresh, full_text
 from ..prompts.rendering import Renderer
 from ..servers.counters import Snapshot
 from ..servers.lmcache import Cache
-from ..servers.process import ServerError, wait_until_ready
+from ..servers.process import ServerError
 from ..servers.program import Program, Site
 from ..servers.vllm import Engine, Messages
 from ..settings.profiles import PROFILES
@@ -29,8 +29,6 @@ Progress = Callable[[str], None]
 WARM_UP = Document("warm-up", size="short", seed=0)
 WARM_UP_LIMIT_S = 300.0  # 512 tokens on a core of a slow processor take some ten seconds
 CHARACTERS_A_TOKEN = 8  # more than any tokenizer here makes of a token on average
-RETURN_LIMIT_S = 30.0  # an engine's heartbeat comes every 2 s, and may have to fail once before
-RELEASE_LIMIT_S = 60.0  # LMCache gives up a silent engine after 30 s, and looks every few seconds
 
 
 @dataclass
@@ -246,60 +244,13 @@ class Stack:
         length = PROFILES[self.config.profile].warm_up_tokens
         took = []
         for engine in (*self.engines, *self.engines):
-            prompt = self._fresh_prompt(length)
+            prompt = self.fresh_prompt(length)
             before = self.snapshot()
             sent = time.perf_counter()
             engine.complete(prompt, limit_s=WARM_UP_LIMIT_S).raise_for_status()
             took.append(time.perf_counter() - sent)
             self.settle(before, [length])
         return length / min(took)
-
-    def restart_engine(self, *, lmcache: bool = True) -> None:
-        """Stop the engine and start it again on the same port; LMCache's server goes on.
-
-        Args:
-            lmcache: start it with LMCache's connector, if it has one; ``False`` is the control.
-
-        Raises:
-            ServerError: it is not ours, did not stop or did not become ready.
-        """
-        engine, place = self.engine, self.config.engine.cache
-        engine.process.stop()
-        self._wait_released()
-        engine.restart(self.caches[place] if lmcache and place is not None else None)
-        self._wait_answers([engine], "" if lmcache else " without LMCache")
-        self.warm_up()
-        self.on_restart(self)
-
-    def restart_caches(self, **changes: Any) -> None:
-        """Stop the caches and start them again, empty, on the same ports; the engines and tiers go on.
-
-        Args:
-            changes: what of every cache's configuration is to be different from now on.
-
-        Raises:
-            ServerError: one is not ours, did not stop or did not become ready, or no engine came back to it.
-        """
-        self.config = self.config.with_caches(**changes)
-        for cache, own in zip(self.caches, self.config.caches, strict=True):
-            cache.process.stop()
-            cache.restart(own)
-        self._wait_answers(self.caches)
-        for engine in self.engines:
-            self._wait_connected(engine)
-        self.empty_lmcache()
-        self.on_restart(self)
-
-    @contextmanager
-    def without_lmcache(self) -> Iterator[None]:
-        """Run an engine without LMCache for a ``with`` block, then one with it; after an interrupt none."""
-        self.restart_engine(lmcache=False)
-        try:
-            yield
-        except Exception:
-            self.restart_engine()
-            raise
-        self.restart_engine()
 
     def differences(self) -> Iterator[str]:
         """Yield a sentence for everything that a server states otherwise than the configuration says.
@@ -327,68 +278,11 @@ class Stack:
                     closing.callback(program.server.stop)
             closing.callback(self.client.close)
 
-    def _wait_released(self) -> None:
-        """Wait until no cache maps the memory of a GPU engine that has ended.
-
-        Raises:
-            ServerError: one still does after a minute, or does not answer.
-        """
-        deadline = time.monotonic() + RELEASE_LIMIT_S
-        for cache in self.caches:
-            try:
-                while cache.maps_an_engine:
-                    if time.monotonic() > deadline:
-                        raise ServerError(
-                            f"{cache.name} held a dead engine's memory for more than {RELEASE_LIMIT_S:g} s."
-                        )
-                    time.sleep(0.25)
-            except httpx.HTTPError as error:
-                raise ServerError(
-                    f"{cache.name} at {cache.url} does not answer: {type(error).__name__}.\n"
-                    f"To fix: look into {', '.join(self.logs)}"
-                ) from None
-
-    def _wait_connected(self, engine: Engine) -> None:
-        """Ask an engine new prompts of a chunk until its cache has looked one up and stored it.
-
-        Raises:
-            ServerError: it still did not after 30 s.
-        """
-        if engine.cache is None:
-            return
-        cache, deadline = engine.cache, time.monotonic() + RETURN_LIMIT_S
-        while time.monotonic() < deadline:
-            before = cache.counters()
-            engine.complete(self._fresh_prompt(self.config.caches[0].chunk_tokens + 1)).raise_for_status()
-            patience = time.monotonic() + 1
-            while time.monotonic() < patience:
-                now = cache.counters()
-                if (
-                    now.lookup_requested > before.lookup_requested
-                    and now.stored_chunks > before.stored_chunks
-                ):
-                    return
-                time.sleep(0.05)
-        raise ServerError(
-            f"{engine.name} did not come back to {cache.name} within {RETURN_LIMIT_S:g} s of its restart.\n"
-            f"To fix: look into {', '.join(self.logs)}"
-        )
-
-    def _fresh_prompt(self, tokens: int) -> list[int]:
+    def fresh_prompt(self, tokens: int) -> list[int]:
         """Make the ids of a prompt of so many tokens that no cache knows."""
         encode: Callable[[str], Any] = self.renderer.tokenizer.encode
         ids: list[int] = encode(fresh(full_text(WARM_UP, tokens * CHARACTERS_A_TOKEN))).ids[:tokens]
         return ids
-
-    def _wait_answers(self, restarted: Sequence[Program], how: str = "") -> None:
-        """Wait until programs that were started again answer; say so."""
-        wait_until_ready(
-            [(one.process, one.answers) for one in restarted],
-            timeout_s=self.config.ready_timeout_s,
-            ready=lambda server, took: self.progress(
-                f"stack: {server.record.name} restarted{how}, ready after {took:.0f} s"
-            ),
-        )
 
     def _step(self, engine: Engine) -> None:
         """Let an engine make a step, and wait until that is counted: it belongs to nobody's window."""

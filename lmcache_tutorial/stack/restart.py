@@ -1,0 +1,145 @@
+"""Servers that are stopped and started again on the same ports; those that go on keep what they hold."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from ..servers.lmcache import Cache
+from ..servers.process import ServerError, wait_until_ready
+from ..servers.program import Program
+from ..servers.vllm import Engine
+from .stack import Stack
+
+RETURN_LIMIT_S = 30.0  # an engine's heartbeat comes every 2 s, and may have to fail once before
+RELEASE_LIMIT_S = 60.0  # LMCache gives up a silent engine after 30 s, and looks every few seconds
+
+
+def restart_engine(stack: Stack, *, lmcache: bool = True) -> None:
+    """Stop the only engine and start it again; LMCache's server goes on.
+
+    Args:
+        stack: one with a single engine.
+        lmcache: start it with LMCache's connector, if it has one; ``False`` is the control.
+
+    Raises:
+        ServerError: it is not ours, did not stop or did not become ready.
+    """
+    engine, place = stack.engine, stack.config.engine.cache
+    engine.process.stop()
+    for cache in stack.caches:
+        wait_released(stack, cache)
+    engine.restart(stack.caches[place] if lmcache and place is not None else None)
+    _wait_answers(stack, [engine], "" if lmcache else " without LMCache")
+    stack.warm_up()
+    stack.on_restart(stack)
+
+
+@contextmanager
+def without_lmcache(stack: Stack) -> Iterator[None]:
+    """Run an engine without LMCache for a ``with`` block, then one with it; after an interrupt none."""
+    restart_engine(stack, lmcache=False)
+    try:
+        yield
+    except Exception:
+        restart_engine(stack)
+        raise
+    restart_engine(stack)
+
+
+def restart_caches(stack: Stack, **changes: Any) -> None:
+    """Stop the caches and start them again, empty; the engines and the tiers go on.
+
+    Args:
+        stack: one whose engines are connected to caches.
+        changes: what of every cache's configuration is different from now on.
+
+    Raises:
+        ServerError: one is not ours, did not stop or did not become ready, or an engine did not come back.
+    """
+    stack.config = stack.config.with_caches(**changes)
+    for cache, own in zip(stack.caches, stack.config.caches, strict=True):
+        cache.process.stop()
+        cache.restart(own)
+    _wait_answers(stack, stack.caches)
+    for engine in stack.engines:
+        if engine.cache:
+            _wait_connected(stack, engine, engine.cache)
+    stack.empty_lmcache()
+    stack.on_restart(stack)
+
+
+def restart_all(stack: Stack) -> None:
+    """Stop the engines and the caches and start them again; only the tiers keep what they hold.
+
+    Raises:
+        ServerError: one is not ours, did not stop or did not become ready.
+    """
+    for engine in stack.engines:
+        engine.process.stop()
+    for cache, own in zip(stack.caches, stack.config.caches, strict=True):
+        cache.process.stop()
+        cache.restart(own)
+    for engine, own_engine in zip(stack.engines, stack.config.engines, strict=True):
+        engine.restart(None if own_engine.cache is None else stack.caches[own_engine.cache])
+    _wait_answers(stack, [*stack.caches, *stack.engines])
+    stack.warm_up()
+    stack.on_restart(stack)
+
+
+def wait_released(stack: Stack, cache: Cache) -> None:
+    """Wait until a cache maps the memory of no GPU engine that has ended.
+
+    Raises:
+        ServerError: it still does after a minute, or does not answer.
+    """
+    deadline = time.monotonic() + RELEASE_LIMIT_S
+    try:
+        while cache.maps_an_engine:
+            if time.monotonic() > deadline:
+                raise ServerError(
+                    f"{cache.name} held a dead engine's memory for more than {RELEASE_LIMIT_S:g} s."
+                )
+            time.sleep(0.25)
+    except httpx.HTTPError as error:
+        raise ServerError(
+            f"{cache.name} at {cache.url} does not answer: {type(error).__name__}.\n"
+            f"To fix: look into {', '.join(stack.logs)}"
+        ) from None
+
+
+def _wait_answers(stack: Stack, restarted: Sequence[Program], how: str = "") -> None:
+    """Wait until programs that were started again answer; say so."""
+    wait_until_ready(
+        [(one.process, one.answers) for one in restarted],
+        timeout_s=stack.config.ready_timeout_s,
+        ready=lambda server, took: stack.progress(
+            f"stack: {server.record.name} restarted{how}, ready after {took:.0f} s"
+        ),
+    )
+
+
+def _wait_connected(stack: Stack, engine: Engine, cache: Cache) -> None:
+    """Ask an engine new prompts of a chunk until its cache has looked one up and stored it.
+
+    Raises:
+        ServerError: it still did not after 30 s.
+    """
+    deadline = time.monotonic() + RETURN_LIMIT_S
+    while time.monotonic() < deadline:
+        before = cache.counters()
+        engine.complete(stack.fresh_prompt(stack.chunk_tokens + 1)).raise_for_status()
+        patience = time.monotonic() + 1
+        while time.monotonic() < patience:
+            now = cache.counters()
+            if now.lookup_requested > before.lookup_requested and now.stored_chunks > before.stored_chunks:
+                return
+            time.sleep(0.05)
+    raise ServerError(
+        f"{engine.name} did not come back to {cache.name} within {RETURN_LIMIT_S:g} s of its restart.\n"
+        f"To fix: look into {', '.join(stack.logs)}"
+    )
