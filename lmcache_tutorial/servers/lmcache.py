@@ -83,11 +83,19 @@ class Cache(Program):
 
     @property
     def is_to_evict(self) -> bool:
-        """Tell whether its eviction thread, which looks once a second, will find its memory too full."""
+        """Tell whether its eviction threads, which look once a second, will find memory or a tier full."""
         storage = self.status()["storage_manager"]
-        eviction = storage["l1_eviction_controller"]
-        full = storage["l1_manager"]["memory_usage_ratio"] >= eviction["trigger_watermark"]
-        return bool(full and eviction["eviction_policy"] != "noop")
+        memory = storage["l1_eviction_controller"]
+        full = storage["l1_manager"]["memory_usage_ratio"] >= memory["trigger_watermark"]
+        tiers = storage["l2_eviction_controller"]["adapters"]
+        return bool(full and memory["eviction_policy"] != "noop") or any(
+            tier["current_usage"] >= tier["trigger_watermark"] for tier in tiers
+        )
+
+    @property
+    def memory_used_bytes(self) -> int:
+        """What it holds in memory [bytes]."""
+        return int(self.status()["storage_manager"]["l1_manager"]["memory_used_bytes"])
 
     @property
     def held_objects(self) -> int:

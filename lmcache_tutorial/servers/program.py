@@ -113,6 +113,11 @@ class Tier(Program):
     def adapter(self) -> dict[str, Any]:
         """Build what LMCache is told about it: the value of its ``--l2-adapter``."""
 
+    @property
+    @abstractmethod
+    def used_bytes(self) -> int:
+        """What it holds [bytes]."""
+
     def differences(self, config: StackConfig) -> Iterator[str]:
         """State nothing that could differ."""
         yield from ()

@@ -18,7 +18,7 @@ from ..prompts.rendering import Renderer
 from ..servers.counters import Snapshot
 from ..servers.lmcache import Cache
 from ..servers.process import ServerError
-from ..servers.program import Program, Site
+from ..servers.program import Program, Site, Tier
 from ..servers.vllm import Engine, Messages
 from ..settings.profiles import PROFILES
 from ..settings.topology import StackConfig
@@ -69,9 +69,9 @@ class Stack:
         return tuple(one for one in self.programs if isinstance(one, Cache))
 
     @property
-    def tiers(self) -> tuple[Program, ...]:
+    def tiers(self) -> tuple[Tier, ...]:
         """What stands behind the caches."""
-        return self.programs[: len(self.config.tiers)]
+        return tuple(one for one in self.programs if isinstance(one, Tier))
 
     @property
     def router(self) -> Program | None:
