@@ -18,25 +18,25 @@ Builds on     Lesson 3: LMCache keeps whole chunks, outside the engine.
 # many bytes as the model's layers say; the plan of the room follows from that before anything is started.
 
 # %%
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from fixtures.beside import OpenBeside
 from lmcache_tutorial.gate.decide import lies_above
-from lmcache_tutorial.graphs.beside import Beside
-from lmcache_tutorial.graphs.reader import Reader
+from lmcache_tutorial.graphs.beside import Beside, InTurn
 from lmcache_tutorial.lessons.progress import Progress
 from lmcache_tutorial.prompts.documents import Document, Read, fresh
 from lmcache_tutorial.quantities.memories import GIB
 from lmcache_tutorial.quantities.outcomes import Outcomes, possible
-from lmcache_tutorial.quantities.records import TokenSources, Turn
+from lmcache_tutorial.quantities.records import Turn
 from lmcache_tutorial.quantities.room import Room
 from lmcache_tutorial.quantities.statistics import hit_rate, total, ttft_drop
 from lmcache_tutorial.report.results import LessonReport
 from lmcache_tutorial.settings.bars import Thresholds
-from lmcache_tutorial.settings.topology import Eviction, StackConfig, TierConfig
+from lmcache_tutorial.settings.topology import StackConfig, TierConfig
 from lmcache_tutorial.stack.expected import empty_tiers
 from lmcache_tutorial.stack.restart import restart_all, restart_caches
 from lmcache_tutorial.stack.stack import Stack
@@ -45,30 +45,22 @@ MANUAL = Document("lmcache-source", size="medium", seed=6)
 QUESTION = "Which class stores a chunk?"
 ENGINE, MEMORY, BOUNDED, ALL = 2, 5, 7, 10  # documents that each place has room for, and all of them
 FILES, BOUNDED_FILES = 0, 1  # the places of the two tiers in the stack
-NONCE_TOKENS = 8  # what makes a copy of a document new may be so much longer than in another copy
 PRICES = {"memory": 3.0, "files": 0.1}  # of a GiB for a month, in your currency: put your own here
 
 
-@dataclass(frozen=True)
-class Arm:
-    """One way to keep a working set: its documents, LMCache's policy, and the tier behind its memory."""
-
-    documents: int
-    eviction: Eviction = "LRU"
-    tiers: tuple[int, ...] = ()
-    retain: bool = False
-
-
-ARMS = {
-    "2, as the engine has room": Arm(ENGINE),
-    "5, as LMCache has room": Arm(MEMORY),
-    "10, more than both": Arm(ALL),
-    "10, nothing evicted": Arm(ALL, "noop"),
-    "10, room for 7 in files": Arm(ALL, tiers=(BOUNDED_FILES,)),
-    "10, files behind": Arm(ALL, tiers=(FILES,)),
-    "10, files, kept on return": Arm(ALL, tiers=(FILES,), retain=True),
+Arm = tuple[int, dict[str, Any]]  # documents, and what is different in LMCache's configuration
+ARMS: dict[str, Arm] = {
+    "2, as the engine has room": (ENGINE, {}),
+    "5, as LMCache has room": (MEMORY, {}),
+    "10, more than both": (ALL, {}),
+    "10, nothing evicted": (ALL, {"eviction": "noop"}),
+    "10, room for 7 in files": (ALL, {"tiers": (BOUNDED_FILES,)}),
+    "10, files behind": (ALL, {"tiers": (FILES,)}),
+    "10, files, kept on return": (ALL, {"tiers": (FILES,), "retain": True}),
 }
 IN_ENGINE, IN_MEMORY, SCAN, NOT_EVICTED, BOUND, BEHIND, RETAINED = ARMS
+Sets = dict[str, InTurn]  # by the name of an arm
+Expected = dict[str, list[Outcomes]]
 
 
 def small(config: StackConfig, room: Room) -> StackConfig:
@@ -92,27 +84,10 @@ def small(config: StackConfig, room: Room) -> StackConfig:
 
 
 # %%
-@dataclass(frozen=True)
-class Passes:
-    """A working set asked in turn, twice; what its second pass might get; and the bytes that keeping it took.
-
-    ``files_bytes`` has what lay in the files of the arm's tier after each question.
-    """
-
-    manuals: Sequence[str]
-    first: Sequence[Turn]
-    second: Sequence[Turn]
-    possible: Sequence[Outcomes]
-    memory_bytes: int
-    files_bytes: Sequence[int]
-
-    @property
-    def tokens(self) -> TokenSources:
-        """Who served the second pass."""
-        return total(turn.tokens for turn in self.second)
-
-
-Sets = dict[str, Passes]  # the name of an arm -> what it did
+def predicted(config: StackConfig, room: Room, prompts: list[list[int]]) -> list[Outcomes]:
+    """All ways in which the second pass may be served, if LMCache's thread wakes after each question."""
+    tiers = empty_tiers(config, room.kv_bytes_per_token)
+    return possible(tiers, prompts * 2, ticks=None)[len(prompts) :]
 
 
 # %% [markdown]
@@ -125,11 +100,9 @@ Sets = dict[str, Passes]  # the name of an arm -> what it did
 
 # %%
 @pytest.fixture(scope="module")
-def room(stack: Stack, read: Read) -> Room:
-    """What a prompt takes; what makes a copy of a document new may be longer than here."""
-    prompt = len(stack.tokenize(Reader.messages(fresh(read(MANUAL)), QUESTION))) + NONCE_TOKENS
-    kv_bytes = stack.model.kv_bytes_per_token(stack.config.dtype)
-    return Room(prompt, stack.block_tokens, stack.chunk_tokens, kv_bytes)
+def room(read: Read, room_for: Callable[[str, str], Room]) -> Room:
+    """What one prompt takes of each place."""
+    return room_for(read(MANUAL), QUESTION)
 
 
 @pytest.fixture(scope="module")
@@ -140,32 +113,24 @@ def lab(stack: Stack, room: Room, open_beside: OpenBeside) -> Beside:
     return lab
 
 
-def ask_twice(lab: Beside, room: Room, manuals: Sequence[str], arm: Arm) -> Passes:
-    """Predict, and then ask, a new working set in turn, twice, from empty caches."""
-    prompts = [lab.prompt(manual, QUESTION) for manual in manuals]
-    tiers = empty_tiers(lab.stack.config, room.kv_bytes_per_token)
-    expected = possible(tiers, prompts * 2, ticks=None)[len(manuals) :]
-    lab.stack.empty_engine_cache()
-    lab.stack.empty_lmcache()
-    behind = [lab.stack.tiers[place] for place in arm.tiers]
-    turns, files = [], [sum(tier.used_bytes for tier in behind)]
-    for manual in (*manuals, *manuals):
-        turns.append(lab(manual, QUESTION))
-        files.append(sum(tier.used_bytes for tier in behind))
-    first, second = turns[: len(manuals)], turns[len(manuals) :]
-    return Passes(manuals, first, second, expected, lab.stack.cache.memory_used_bytes, files)
+@pytest.fixture(scope="module")
+def measured(lab: Beside, room: Room, read: Read, progress: Progress) -> tuple[Sets, Expected]:
+    """Every arm from empty caches, predicted and asked; LMCache starts anew where its settings change."""
+    plain, sets, expected = lab.stack.config.cache, Sets(), Expected()
+    for name, (documents, changes) in progress.rounds(ARMS.items(), len(ARMS), "lesson 6: working set"):
+        if (own := replace(plain, **changes)) != lab.stack.config.cache:
+            restart_caches(lab.stack, own)
+        manuals = [fresh(read(MANUAL)) for _ in range(documents)]
+        expected[name] = predicted(lab.stack.config, room, [lab.prompt(one, QUESTION) for one in manuals])
+        lab.stack.empty_engine_cache()
+        lab.stack.empty_lmcache()
+        sets[name] = lab.in_turn(manuals, QUESTION)
+    return sets, expected
 
 
 @pytest.fixture(scope="module")
-def sets(lab: Beside, room: Room, read: Read, progress: Progress) -> Sets:
-    """Every arm, asked twice; LMCache is started anew where its settings change."""
-    asked, running = {}, ARMS[IN_ENGINE]
-    for name, arm in progress.rounds(ARMS.items(), len(ARMS), "lesson 6: working set"):
-        if replace(arm, documents=running.documents) != running:
-            restart_caches(lab.stack, eviction=arm.eviction, tiers=arm.tiers, retain=arm.retain)
-        manuals = [fresh(read(MANUAL)) for _ in range(arm.documents)]
-        asked[name], running = ask_twice(lab, room, manuals, arm), arm
-    return asked
+def sets(measured: tuple[Sets, Expected]) -> Sets:
+    return measured[0]
 
 
 @pytest.fixture(scope="module")
@@ -182,17 +147,19 @@ def restarted(lab: Beside, sets: Sets) -> list[Turn]:
 
 
 # %%
-def test_lesson6_every_tier_serves_what_was_predicted(sets: Sets, report: LessonReport) -> None:
-    report.served(
-        "Who served the second pass", {n: [t.tokens for t in one.second] for n, one in sets.items()}
-    )
-    lowest = {name: [outcomes.lowest.reused for outcomes in one.possible] for name, one in sets.items()}
-    found = {name: [turn.tokens.reused for turn in one.second] for name, one in sets.items()}
+def test_lesson6_every_tier_serves_what_was_predicted(
+    measured: tuple[Sets, Expected], report: LessonReport
+) -> None:
+    sets, expected = measured
+    served = {name: [turn.tokens for turn in one.second] for name, one in sets.items()}
+    report.served("The second pass", served)
+    lowest = {name: [outcomes.lowest.reused for outcomes in all_of] for name, all_of in expected.items()}
+    found = {name: [tokens.reused for tokens in windows] for name, windows in served.items()}
     report.compare_arms("Reused", predicted=lowest, measured=found)
     assert {turn.tokens.reused for one in sets.values() for turn in one.first} == {0}
-    for name, one in sets.items():
-        pairs = zip(one.second, one.possible, strict=True)
-        assert all(turn.tokens in outcomes.splits for turn, outcomes in pairs), name
+    for name, windows in served.items():
+        pairs = zip(windows, expected[name], strict=True)
+        assert all(tokens in outcomes.splits for tokens, outcomes in pairs), name
     assert found == lowest  # in all arms it is decided how much is reused, in one not from which tier
 
 
@@ -231,16 +198,16 @@ def test_lesson6_files_behind_the_memory_fill_the_cliff(sets: Sets, bars: Thresh
 
 
 # %% [markdown]
-# But a tier only moves the cliff. Give the files room for seven documents: they stay within it, and a scan of
-# ten finds nothing again. (LMCache's adapter `fs` knows no bound. `fs_native` has one, and keeps to it only if
-# it is told to evict as well.)
+# But a tier only moves the cliff. Give the files room for seven documents: they stay within it, and a scan
+# of ten finds nothing again. (LMCache's adapter `fs` knows no bound. `fs_native` has one, and keeps to it
+# only if it is told to evict as well.)
 
 
 # %%
 def test_lesson6_a_bounded_tier_keeps_to_its_bound_and_has_a_cliff_of_its_own(
     sets: Sets, room: Room, report: LessonReport
 ) -> None:
-    bound, most = int(room.tier_gib(BOUNDED) * GIB), max(sets[BOUND].files_bytes)
+    bound, most = int(room.tier_gib(BOUNDED) * GIB), max(sets[BOUND].tier_bytes)
     report.measure("Files of the bounded tier", arm="bound", values=[bound], unit="bytes")
     report.measure("Files of the bounded tier", arm="most", values=[most], unit="bytes")
     assert room.document_bytes < most <= bound
@@ -256,15 +223,16 @@ def test_lesson6_a_bounded_tier_keeps_to_its_bound_and_has_a_cliff_of_its_own(
 def test_lesson6_a_document_takes_the_bytes_that_were_planned(
     sets: Sets, room: Room, report: LessonReport
 ) -> None:
-    files = sets[BEHIND].files_bytes
-    kept = {"memory": sets[IN_MEMORY].memory_bytes / MEMORY, "files": (files[-1] - files[0]) / ALL}
+    in_memory, behind = sets[IN_MEMORY], sets[BEHIND]
+    kept = {"memory": in_memory.memory_bytes, "files": behind.tier_bytes[-1] - behind.tier_bytes[0]}
+    turns = {"memory": in_memory.first, "files": behind.first}
+    planned = {place: sum(room.kept_bytes(t.tokens.prompt) for t in turns[place]) for place in kept}
     for place, size in kept.items():
-        report.compare(
-            f"A document in {place}", predicted=[room.document_bytes], measured=[size], unit="bytes"
-        )
-        month = size / GIB * PRICES[place]
+        title = f"All documents in {place}"
+        report.compare(title, predicted=[planned[place]], measured=[size], unit="bytes")
+        month = size / len(turns[place]) / GIB * PRICES[place]
         report.measure("A document for a month", arm=place, values=[month], unit="of your currency")
-    assert set(kept.values()) == {room.document_bytes}
+    assert kept == planned
 
 
 # %% [markdown]

@@ -35,7 +35,11 @@ class Room:
     @property
     def document_bytes(self) -> int:
         """What LMCache keeps of one prompt [bytes]."""
-        return self.chunks * self.chunk_tokens * self.kv_bytes_per_token
+        return self.kept_bytes(self.prompt_tokens)
+
+    def kept_bytes(self, prompt_tokens: int) -> int:
+        """Compute what LMCache keeps of a prompt of another length: its whole chunks [bytes]."""
+        return prompt_tokens // self.chunk_tokens * self.chunk_tokens * self.kv_bytes_per_token
 
     def engine_blocks(self, prompts: int) -> int:
         """Count the engine's blocks for so many prompts with an answer of one token, and its own one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
 
 import httpx
 
@@ -13,6 +13,7 @@ from ..servers.lmcache import Cache
 from ..servers.process import ServerError, wait_until_ready
 from ..servers.program import Program
 from ..servers.vllm import Engine
+from ..settings.topology import CacheConfig
 from .stack import Stack
 
 RETURN_LIMIT_S = 30.0  # an engine's heartbeat comes every 2 s, and may have to fail once before
@@ -51,18 +52,18 @@ def without_lmcache(stack: Stack) -> Iterator[None]:
     restart_engine(stack)
 
 
-def restart_caches(stack: Stack, **changes: Any) -> None:
+def restart_caches(stack: Stack, own: CacheConfig) -> None:
     """Stop the caches and start them again, empty; the engines and the tiers go on.
 
     Args:
         stack: one whose engines are connected to caches.
-        changes: what of every cache's configuration is different from now on.
+        own: what every cache is configured with from now on.
 
     Raises:
         ServerError: one is not ours, did not stop or did not become ready, or an engine did not come back.
     """
-    stack.config = stack.config.with_caches(**changes)
-    for cache, own in zip(stack.caches, stack.config.caches, strict=True):
+    stack.config = replace(stack.config, caches=(own,) * len(stack.caches))
+    for cache in stack.caches:
         cache.process.stop()
         cache.restart(own)
     _wait_answers(stack, stack.caches)
