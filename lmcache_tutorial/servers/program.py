@@ -113,6 +113,10 @@ class Tier(Program):
     def adapter(self) -> dict[str, Any]:
         """Build what LMCache is told about it: the value of its ``--l2-adapter``."""
 
+    def environment(self) -> dict[str, str]:
+        """Return the variables that LMCache needs for it; a secret goes here, for a command line is shown."""
+        return {}
+
     def differences(self, config: StackConfig) -> Iterator[str]:
         """State nothing that could differ."""
         yield from ()
