@@ -71,8 +71,8 @@ class Valkey(Tier):
     """One Valkey server. Where it has a capacity, it evicts what was used least recently.
 
     ``arguments`` of its entry in the topology are Valkey's own and come last:
-    ``("--maxmemory-policy", "noeviction")`` is a server that refuses what has no room. LMCache's client does not
-    read such a refusal to its end, so that its connection is out of step from then on.
+    ``("--maxmemory-policy", "noeviction")`` is a server that refuses what has no room. LMCache's client does
+    not read such a refusal to its end, so that its connection is out of step from then on.
     """
 
     def __init__(self, plan: Plan, client: httpx.Client) -> None:
