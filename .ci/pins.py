@@ -1,9 +1,9 @@
 """Do the pinned packages still fit the command lines, and each other? No GPU, no CUDA and no server needed.
 
 python .ci/pins.py [FOLDER]: every profile's command lines, and those of every peer, go through the pinned
-vLLM's and LMCache's own argument parsers: the installed ones for the CPU; for the GPU those of the wheels
-that the extra `gpu` pins, which are fetched into FOLDER (a temporary one by default) and unpacked without
-their compiled parts. Then the extra must resolve for Python 3.12 on Linux x86-64.
+vLLM's, LMCache's and vllm-router's own argument parsers: the installed ones for the CPU; for the GPU those
+of the wheels that the extra `gpu` pins, which are fetched into FOLDER (a temporary one by default) and
+unpacked without their compiled parts. Then the extra must resolve for Python 3.12 on Linux x86-64.
 """
 
 import json
@@ -15,12 +15,16 @@ import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 from lmcache_tutorial.models.model import CHAT_TEMPLATE, Model
 from lmcache_tutorial.peers.catalogue import PEERS, TUNING
+from lmcache_tutorial.servers import vllm_router
 from lmcache_tutorial.servers.lmcache import CachePlan, cache_command
 from lmcache_tutorial.servers.vllm import Plan, engine_command
+from lmcache_tutorial.servers.vllm_router import router_command
 from lmcache_tutorial.settings.profiles import PROFILES
+from lmcache_tutorial.settings.topology import Policy, RouterConfig
 
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (17, 24, 27, 28, 31, 34, 35)]
@@ -43,6 +47,13 @@ if sys.argv[1] == "vllm":
     from vllm.utils.argparse_utils import FlexibleArgumentParser
     for line in lines:
         validate_parsed_serve_args(make_arg_parser(FlexibleArgumentParser()).parse_args(line))
+elif sys.argv[1] == "vllm_router":
+    import argparse
+    from vllm_router.router_args import RouterArgs
+    for line in lines:
+        parser = argparse.ArgumentParser()
+        RouterArgs.add_cli_args(parser)
+        RouterArgs.from_cli_args(parser.parse_args(line))
 else:
     import argparse
     if sys.argv[2] == "unpacked":
@@ -69,13 +80,20 @@ def command_lines(profile: str) -> Iterator[tuple[str, list[str]]]:
         for cache in config.caches:
             planned = CachePlan(config, "lmcache", 2, 3, Path("lmcache.log"), "s")
             yield "lmcache", cache_command(planned, cache)[4:]
+    for policy in get_args(Policy):
+        front = RouterConfig("vllm_router", policy)
+        workers = {"vllm": "http://127.0.0.1:4"}
+        events = ("--kv-events-config", '{"endpoint": "tcp://[::ffff:127.0.0.1]:5"}')
+        told = plain.with_engines(arguments=events)
+        routed = vllm_router.Plan(told, front, "m", "vllm_router", 6, 7, Path("vllm_router.log"), workers)
+        yield "vllm_router", router_command(routed)[3:]
 
 
 def parse(profile: str, packages: Path | None) -> bool:
     """Hand the command lines to the parsers; tell whether all were accepted."""
     lines = list(command_lines(profile))
     fine = True
-    for program in ("vllm", "lmcache"):
+    for program in ("vllm", "lmcache", "vllm_router"):
         mine = [arguments for name, arguments in lines if name == program]
         where = {"PYTHONPATH": str(packages)} if packages else {}
         wheel = "unpacked" if packages else "installed"
@@ -102,7 +120,7 @@ def fetch(pins: list[str], folder: Path) -> Path:
     subprocess.run([*command, "-d", str(folder), *pins], check=True, timeout=900)
     unpacked = folder / "unpacked"
     for pin in pins:
-        (wheel,) = folder.glob(pin.replace("==", "-") + "-*.whl")
+        (wheel,) = folder.glob(pin.replace("-", "_").replace("==", "-") + "-*.whl")
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(unpacked, [name for name in archive.namelist() if not name.endswith(".so")])
     return unpacked
@@ -123,7 +141,7 @@ def resolves() -> bool:
 def main(folder: Path) -> int:
     """Run all checks; 0 if all hold."""
     extra = tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"]["gpu"]
-    pins = [pin for pin in extra if pin.startswith(("vllm==", "lmcache=="))]
+    pins = [pin for pin in extra if pin.startswith(("vllm==", "lmcache==", "vllm-router=="))]
     fine = [parse("cpu", None), parse("gpu", fetch(pins, folder)), resolves()]
     return 0 if all(fine) else 1
 

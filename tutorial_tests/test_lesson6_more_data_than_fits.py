@@ -24,9 +24,8 @@ from typing import Any
 
 import pytest
 
-from fixtures.beside import OpenBeside
 from lmcache_tutorial.gate.decide import lies_above
-from lmcache_tutorial.graphs.beside import Beside, InTurn
+from lmcache_tutorial.graphs.beside import Beside, InTurn, OpenBeside
 from lmcache_tutorial.lessons.progress import Progress
 from lmcache_tutorial.prompts.documents import Document, Read, fresh
 from lmcache_tutorial.quantities.memories import GIB

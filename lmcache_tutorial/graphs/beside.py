@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..asking.ask import Asker
 from ..quantities.records import TokenSources, Turn
 from ..quantities.statistics import total
+from ..settings.topology import StackConfig
 from ..stack.stack import Stack
 from ..traces.record import Traces
 from .reader import Reader, build_reader
@@ -73,3 +74,7 @@ class Beside:
             self.ask.close()
         finally:
             self.stack.close()
+
+
+OpenBeside = Callable[[StackConfig], Beside]
+"""A configuration -> a stack that was started for it and warmed up."""

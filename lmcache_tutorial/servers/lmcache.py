@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ class CachePlan:
     """How one cache server of a stack is started, each time that it is.
 
     ``adapters`` is what a cache is told about each tier of the stack; it is told of those that it names.
+    ``environment`` holds the variables that it needs for them: secrets, which no command line shows.
     """
 
     config: StackConfig
@@ -34,6 +35,7 @@ class CachePlan:
     log: Path
     shm_name: str
     adapters: tuple[Mapping[str, Any], ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def start(self, own: CacheConfig) -> Server:
         """Start the server; it is not ready yet.
@@ -45,7 +47,7 @@ class CachePlan:
         launch = Launch(
             self.port,
             log=self.log,
-            env=server_environment(self.config),
+            env=server_environment(self.config) | dict(self.environment),
             shm_name=self.shm_name,
             remedies=(f"let LMCache take less memory: pytest --kv-lmcache-memory-gib={smaller:g}",),
         )
@@ -158,7 +160,7 @@ def launch(site: Site, own: CacheConfig, name: str) -> Cache:
         ServerError: the program could not be executed.
     """
     log, shm_name = site.logs / f"{name}.log", f"{site.run_id}-{name}"
-    plan = CachePlan(site.config, name, free_port(), free_port(), log, shm_name, _adapters(site))
+    plan = _behind(CachePlan(site.config, name, free_port(), free_port(), log, shm_name), site)
     cache = _planned(plan, site.client, own)
     cache.server = plan.start(own)
     return cache
@@ -168,8 +170,8 @@ def resume(site: Site, own: CacheConfig, kept: Mapping[str, Any], server: Server
     """Take over a server that was kept."""
     record = server.record
     http_port, log = int(kept["url"].rpartition(":")[2]), Path(record.log)
-    plan = CachePlan(site.config, record.name, record.port, http_port, log, kept["shm_name"], _adapters(site))
-    cache = _planned(plan, site.client, own)
+    plan = CachePlan(site.config, record.name, record.port, http_port, log, kept["shm_name"])
+    cache = _planned(_behind(plan, site), site.client, own)
     cache.server = server
     return cache
 
@@ -180,8 +182,11 @@ def _planned(plan: CachePlan, client: httpx.Client, own: CacheConfig) -> Cache:
     return cache
 
 
-def _adapters(site: Site) -> tuple[Mapping[str, Any], ...]:
-    return tuple(one.adapter() for one in site.programs if isinstance(one, Tier))
+def _behind(plan: CachePlan, site: Site) -> CachePlan:
+    """Add what is told about the tiers of the stack."""
+    tiers = [one for one in site.programs if isinstance(one, Tier)]
+    variables = {name: value for tier in tiers for name, value in tier.environment().items()}
+    return replace(plan, adapters=tuple(tier.adapter() for tier in tiers), environment=variables)
 
 
 def cache_command(plan: CachePlan, own: CacheConfig) -> list[str]:

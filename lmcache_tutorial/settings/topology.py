@@ -7,10 +7,11 @@ router is a further entry.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Transfer = Literal["auto", "lmcache_driven", "engine_driven"]
 Eviction = Literal["LRU", "ARC", "IsolatedLRU", "noop"]
+Policy = Literal["round_robin", "random", "power_of_two", "consistent_hash", "cache_aware", "kv_aware"]
 Variables = tuple[tuple[str, str], ...]
 
 
@@ -81,11 +82,21 @@ class TierConfig:
 
 @dataclass(frozen=True)
 class RouterConfig:
-    """How the router in front of the engines starts, and by which policy it chooses one."""
+    """How the router in front of the engines starts, and by which policy it chooses one.
+
+    ``round_robin`` takes one after the other, ``power_of_two`` the less loaded of two, ``consistent_hash``
+    one for each value of the header X-Session-ID (or each prompt, where there is none), ``cache_aware`` the
+    one that was sent the most similar text, ``kv_aware`` the one that says it holds the most of the prompt.
+    """
 
     program: str
-    policy: str = "round_robin"
+    policy: Policy = "round_robin"
     arguments: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the policy: a router would name a wrong one only in its log."""
+        if self.policy not in get_args(Policy):
+            raise ValueError(f"a router's policy is {self.policy!r}, and not one of {get_args(Policy)}")
 
 
 ServerConfig = EngineConfig | CacheConfig | TierConfig | RouterConfig

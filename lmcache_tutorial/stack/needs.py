@@ -15,7 +15,7 @@ from ..models.small import PACKAGE, small_model_folder
 from ..servers.ports import free_port
 from ..servers.process import ServerError
 from ..settings.environment import cache_folder
-from ..settings.packages import ENGINES
+from ..settings.packages import AROUND, ENGINES
 from ..settings.profiles import DEFAULT_MODEL
 from ..settings.topology import StackConfig
 
@@ -87,7 +87,8 @@ def compiled_operations() -> Check:
 
 
 def _packages(config: StackConfig) -> Iterator[Check]:
-    for name in (ENGINES[config.profile], "lmcache", "torch", "langgraph", "langfuse", "langchain-openai"):
+    graphs = ("langgraph", "langfuse", "langchain-openai")
+    for name in (ENGINES[config.profile], "lmcache", "torch", *AROUND, *graphs):
         try:
             yield Check(name, metadata.version(name))
         except metadata.PackageNotFoundError:

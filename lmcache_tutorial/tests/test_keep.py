@@ -125,7 +125,8 @@ def started(servers, ready_model, tmp_path, monkeypatch):
     state_file().unlink()
     run = run_config(RunOptions(stack="cpu", report_dir=tmp_path, keep=True))
     kept_programs = [
-        {"name": one.record.name, "url": "http://127.0.0.1:1", "cache": "lmcache"} for one in servers
+        {"name": one.record.name, "url": "http://127.0.0.1:1", "cache": "lmcache", "shm_name": "s"}
+        for one in servers
     ]
     processes = {server.record.name: server for server in servers}
     stack = resume(run.stack, Model(tmp_path, "m", "digest"), kept_programs, processes, print)

