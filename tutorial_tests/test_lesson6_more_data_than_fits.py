@@ -3,7 +3,7 @@
 Question      Your documents do not all fit: who still serves a question, and where is the cliff?
 You will see  one working set after another asked in turn, each larger than the one before; every hit of every
               tier predicted to the token; what helps and what does not; and a restart of everything.
-Words         working set, tier, watermark, cyclic scan, eviction.
+Words         working set, eviction, watermark, cyclic scan.
 Time          from the reference run; it holds two engine starts.
 Hardware      any; 2 CPU cores are enough.
 Builds on     Lesson 3: LMCache keeps whole chunks, outside the engine.
@@ -45,10 +45,8 @@ QUESTION = "Which class stores a chunk?"
 ENGINE, MEMORY, BOUNDED, ALL = 2, 5, 7, 10  # documents that each place has room for, and all of them
 FILES, BOUNDED_FILES = 0, 1  # the places of the two tiers in the stack
 PRICES = {"memory": 3.0, "files": 0.1}  # of a GiB for a month, in your currency: put your own here
-
-
-Arm = tuple[int, dict[str, Any]]  # documents, and what is different in LMCache's configuration
-ARMS: dict[str, Arm] = {
+# The documents of each arm, and what is different in LMCache's configuration.
+ARMS: dict[str, tuple[int, dict[str, Any]]] = {
     "2, as the engine has room": (ENGINE, {}),
     "5, as LMCache has room": (MEMORY, {}),
     "10, more than both": (ALL, {}),
@@ -79,7 +77,7 @@ def small(config: StackConfig, room: Room) -> StackConfig:
 # all, and it is enough for a prediction to the token.
 #
 # Now ask ten documents in turn where five have room (a *cyclic scan*). Whatever was not used for the longest
-# time is what you ask for next. How many hits do you expect of LMCache: half of them? Write it down.
+# time is what you ask for next. How many hits do you expect of LMCache? Write it down.
 
 
 # %%
@@ -227,8 +225,7 @@ def test_lesson6_a_document_takes_the_bytes_that_were_planned(
     turns = {"memory": in_memory.first, "files": behind.first}
     planned = {place: sum(room.kept_bytes(t.tokens.prompt) for t in turns[place]) for place in kept}
     for place, size in kept.items():
-        title = f"All documents in {place}"
-        report.compare(title, predicted=[planned[place]], measured=[size], unit="bytes")
+        report.compare(f"All, in {place}", predicted=[planned[place]], measured=[size], unit="bytes")
         month = size / len(turns[place]) / GIB * PRICES[place]
         report.measure("A document for a month", arm=place, values=[month], unit="of your currency")
     assert kept == planned
