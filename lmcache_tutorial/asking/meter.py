@@ -101,8 +101,14 @@ class Meter(httpx.BaseTransport):
     def _with_counters(self, call: Call) -> Call:
         assert self._mark is not None
         before, self._mark = self._mark, self._stack.wait_counted(self._mark, [call.prompt_tokens])
+        worked = [
+            engine.name
+            for engine, then, now in zip(self._stack.engines, before.engines, self._mark.engines, strict=True)
+            if now.prompt > then.prompt
+        ]
         return replace(
             call,
+            engine=" and ".join(worked),
             tokens=token_sources(before, self._mark, cached_tokens=call.cached_tokens),
             engine_ttft_s=self._mark.ttft_sum_s - before.ttft_sum_s,
         )

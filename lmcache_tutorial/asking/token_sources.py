@@ -50,7 +50,7 @@ def token_sources(before: Snapshot, after: Snapshot, *, cached_tokens: int, call
         raise CountersError(f"the engine loaded more than LMCache's look-ups found.\n  seen  {seen}")
     if calls == 1 and not external <= max(0, hit_l1 + hit_l2 - engine) <= external + 1:
         raise CountersError(f"LMCache's look-ups and the engine's external tokens disagree.\n  seen  {seen}")
-    if hit_l2 and engine:
+    if hit_l2 and engine and external:
         raise CountersError(f"a split by tier needs a window where the engine held nothing.\n  seen  {seen}")
     from_l2 = min(external, hit_l2)
     return TokenSources(computed=computed, engine=engine, lmcache_l1=external - from_l2, lmcache_l2=from_l2)

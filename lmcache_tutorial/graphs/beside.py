@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..asking.ask import Asker
 from ..quantities.records import TokenSources, Turn
@@ -48,9 +49,9 @@ class Beside:
         ask = Asker(stack, traces)
         return cls(stack, ask, build_reader(ask, answer_tokens=1))
 
-    def __call__(self, manual: str, question: str) -> Turn:
-        """Ask one question about one manual."""
-        return self.ask(self.reader.graph, {"manual": manual, "question": question})
+    def __call__(self, manual: str, question: str, **options: Any) -> Turn:
+        """Ask one question about one manual; the request carries ``extra_headers`` and ``extra_body``."""
+        return self.ask(self.reader.graph, {"manual": manual, "question": question, "options": options})
 
     def in_turn(self, manuals: Sequence[str], question: str) -> InTurn:
         """Ask the same question about each manual, and then about each once more."""

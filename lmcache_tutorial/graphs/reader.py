@@ -12,10 +12,15 @@ from ..asking.ask import Asker
 
 
 class Reading(TypedDict, total=False):
-    """The state of the reader: what is read, what is asked, the prompt, the answer."""
+    """The state of the reader: what is read, what is asked, the prompt, the answer.
+
+    ``options`` is what else its request carries, as the chat client takes it: ``extra_headers``,
+    ``extra_body``.
+    """
 
     manual: str
     question: str
+    options: dict[str, Any]
     prompt: list[BaseMessage]
     answer: str
 
@@ -40,7 +45,7 @@ def build_reader(ask: Asker, answer_tokens: int) -> Reader:
         return {"prompt": convert_to_messages(Reader.messages(state["manual"], state["question"]))}
 
     def answer(state: Reading) -> Reading:
-        return {"answer": str(model.invoke(state["prompt"]).content)}
+        return {"answer": str(model.invoke(state["prompt"], **state.get("options", {})).content)}
 
     graph = StateGraph(Reading)
     graph.add_node("compose", compose)

@@ -43,7 +43,8 @@ class Call:
     ``prefill_s`` are the engine's per-request figures.
     ``tokens`` is ``None`` for calls that ran in parallel: only their window has a split. ``request`` is the
     body that was sent: model, messages, tools. ``generated`` has the answer's token ids where the request
-    asked for them (``return_token_ids``).
+    asked for them (``return_token_ids``). ``engine`` names the engine of the stack that computed it, empty
+    where calls ran in parallel.
     """
 
     node: str
@@ -58,6 +59,7 @@ class Call:
     tokens: TokenSources | None
     request: dict[str, Any] = field(repr=False, default_factory=dict)
     generated: tuple[int, ...] = field(repr=False, default=())
+    engine: str = ""
 
     def same_answer(self, other: Call) -> bool:
         """Tell whether two answers have the same text with the same log-probabilities, bit for bit.

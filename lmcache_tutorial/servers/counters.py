@@ -26,6 +26,11 @@ class EngineCounters:
     ttft_sum_s: float = 0.0
     ttft_count: int = 0
 
+    @property
+    def prompt(self) -> int:
+        """Prompt tokens of all finished requests."""
+        return self.computed + self.engine + self.external
+
 
 @dataclass(frozen=True, slots=True)
 class CacheCounters:

@@ -13,7 +13,8 @@ from ..servers.lmcache import Cache
 from ..servers.process import ServerError, wait_until_ready
 from ..servers.program import Program
 from ..servers.vllm import Engine
-from ..settings.topology import CacheConfig
+from ..servers.vllm_router import Router
+from ..settings.topology import CacheConfig, RouterConfig
 from .stack import Stack
 
 RETURN_LIMIT_S = 30.0  # an engine's heartbeat comes every 2 s, and may have to fail once before
@@ -71,6 +72,22 @@ def restart_caches(stack: Stack, own: CacheConfig) -> None:
         if engine.cache:
             _wait_connected(stack, engine, engine.cache)
     stack.empty_lmcache()
+    stack.on_restart(stack)
+
+
+def restart_router(stack: Stack, own: RouterConfig) -> None:
+    """Stop the router and start it again with another policy; it has forgotten all that it knew.
+
+    Raises:
+        ServerError: the stack has no router, it did not stop or did not become ready.
+    """
+    router = stack.router
+    if not isinstance(router, Router):
+        raise ServerError("this stack has no router to restart: its engines are asked directly.")
+    stack.config = replace(stack.config, router=own)
+    router.process.stop()
+    router.restart(own)
+    _wait_answers(stack, [router])
     stack.on_restart(stack)
 
 
