@@ -66,7 +66,7 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
-    """An engine has emptied its own prefix cache; it tells so in its next step, when it has another request."""
+    """An engine has emptied its own prefix cache. It tells so in its next step, with another request."""
 
 
 @dataclass(frozen=True, slots=True)
