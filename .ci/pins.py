@@ -73,19 +73,20 @@ def command_lines(profile: str) -> Iterator[tuple[str, list[str]]]:
     plain = PROFILES[profile].stack
     model = Model(Path("/model"), "m", "", CHAT_TEMPLATE, random_weights=profile == "gpu")
     peers = [peer.config(plain) for peer in (*PEERS, *TUNING) if profile == "gpu" or not peer.gpu_only]
-    for config in [plain, plain.with_engines(memory_gib=4), *peers]:
+    bounded = plain.with_engines(blocks=100, prefix_cache=False, kv_events=True)
+    for config in [plain, plain.with_engines(memory_gib=4), bounded, *peers]:
         for engine in config.engines:
-            plan = Plan(config, engine, model, "vllm", 1, Path("vllm.log"))
+            events_port = 3 if engine.kv_events else None
+            plan = Plan(config, engine, model, "vllm", 1, Path("vllm.log"), events_port)
             yield "vllm", engine_command(plan, None if engine.cache is None else 2)[3:]
         for cache in config.caches:
             planned = CachePlan(config, "lmcache", 2, 3, Path("lmcache.log"), "s")
             yield "lmcache", cache_command(planned, cache)[4:]
     for policy in get_args(Policy):
         front = RouterConfig("vllm_router", policy)
-        workers = {"vllm": "http://127.0.0.1:4"}
-        events = ("--kv-events-config", '{"endpoint": "tcp://[::ffff:127.0.0.1]:5"}')
-        told = plain.with_engines(arguments=events)
-        routed = vllm_router.Plan(told, front, "m", "vllm_router", 6, 7, Path("vllm_router.log"), workers)
+        workers, events = {"vllm": "http://127.0.0.1:4"}, {"vllm": "tcp://127.0.0.1:5"}
+        log = Path("vllm_router.log")
+        routed = vllm_router.Plan(plain, front, "m", "vllm_router", 6, 7, log, workers, events)
         yield "vllm_router", router_command(routed)[3:]
 
 

@@ -196,6 +196,9 @@ def cache_command(plan: CachePlan, own: CacheConfig) -> list[str]:
     # a GPU engine (CUDA IPC). For that it maps this memory, and a dead engine's stays taken until its
     # registration is given up: after 30 s of silence, the least that is allowed, instead of 120.
     mapped = own.transfer == "lmcache_driven"
+    # LMCache 0.5.6's log of events knows the tokens only of what the server copies itself, and leaves out all
+    # that engines copy. Without the log each engine announces its own stores.
+    unlogged = not mapped and any(engine.kv_events for engine in plan.config.engines)
     options = {
         "--host": "127.0.0.1",
         "--port": plan.port,
@@ -208,6 +211,7 @@ def cache_command(plan: CachePlan, own: CacheConfig) -> list[str]:
         "--shm-name": "" if mapped else plan.shm_name,
         "--worker-reap-timeout-seconds": 30 if mapped else None,
         "--l2-prefetch-policy": "retain" if own.retain else None,
+        "--kv-event-log-size": "0" if unlogged else None,
     }
     behind = [word for place in own.tiers for word in ("--l2-adapter", json.dumps(plan.adapters[place]))]
     return [sys.executable, "-m", "lmcache.cli.main", "server", *arguments(options), *behind, *own.arguments]

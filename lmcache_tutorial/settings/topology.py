@@ -24,7 +24,8 @@ class EngineConfig:
     the stack's caches, of the one that its connector goes to; ``None`` is an engine without a connector.
     ``offload_gib`` is what vLLM keeps in memory by itself, outside its KV cache. ``blocks`` is the number of
     its KV blocks, whatever ``memory_gib`` has room for (one of them is the engine's own and holds nothing).
-    ``prefix_cache=False`` is an engine that keeps nothing for later requests.
+    ``prefix_cache=False`` is an engine that keeps nothing for later requests. ``kv_events`` lets it publish
+    which blocks it stores and removes.
     """
 
     program: str = "vllm"
@@ -37,6 +38,7 @@ class EngineConfig:
     offload_gib: float | None = None
     blocks: int | None = None
     prefix_cache: bool = True
+    kv_events: bool = False
     arguments: tuple[str, ...] = ()
 
 

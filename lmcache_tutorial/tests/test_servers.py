@@ -14,7 +14,7 @@ from lmcache_tutorial.prompts.rendering import Renderer
 from lmcache_tutorial.quantities.predict import shared_prefix_tokens
 from lmcache_tutorial.servers import lmcache, vllm
 from lmcache_tutorial.servers.lmcache import Cache, CachePlan, cache_command
-from lmcache_tutorial.servers.process import Server, ServerError
+from lmcache_tutorial.servers.process import Server, ServerError, ServerRecord
 from lmcache_tutorial.servers.program import Site
 from lmcache_tutorial.servers.vllm import Plan, engine_command
 from lmcache_tutorial.settings import run as config_options
@@ -242,3 +242,50 @@ def test_a_model_folder_tells_its_kv_size(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match="KV size is unknown"):
         Model(tmp_path, "m", "").kv_bytes_per_token()
+
+
+def test_an_engine_that_publishes_its_events_does_so_on_loopback_and_on_the_same_port_again(
+    site, monkeypatch
+):
+    commands = []
+
+    class Started:
+        record = ServerRecord("vllm", (), 1, "vllm.log", 0, 0, 0, "boot")
+        state = staticmethod(lambda: {})
+        alive = staticmethod(lambda: False)
+
+    def start(name, command, launch):
+        commands.append(command)
+        return Started()
+
+    monkeypatch.setattr(Server, "start", staticmethod(start))
+    own = replace(site.config.engine, kv_events=True, cache=None)
+    engine = vllm.launch(site, own, "vllm")
+    engine.restart(None)
+    first, again = (json.loads(value(command, "--kv-events-config")) for command in commands)
+    port = engine.events_endpoint.removeprefix("tcp://127.0.0.1:")
+    assert (
+        first
+        == again
+        == {
+            "enable_kv_cache_events": True,
+            "publisher": "zmq",
+            "endpoint": f"tcp://[::ffff:127.0.0.1]:{port}",
+        }
+    )
+    kept = json.loads(json.dumps(engine.state()))
+    assert vllm.resume(site, own, kept, Started()).events_endpoint == engine.events_endpoint
+    silent = vllm.launch(site, replace(own, kv_events=False), "vllm-2")
+    assert "--kv-events-config" not in commands[-1]
+    assert vllm.resume(site, own, silent.state(), Started()).events_endpoint is None
+
+
+def test_lmcache_logs_no_events_where_engines_copy_and_tell_of_their_stores_themselves():
+    cpu = PROFILES["cpu"].stack
+    for config, size in (
+        (cpu, None),
+        (cpu.with_engines(kv_events=True), "0"),
+        (GPU.with_engines(kv_events=True), None),
+    ):
+        command = cache_command(CachePlan(config, "lmcache", 1, 2, Path("log"), "x"), config.cache)
+        assert (value(command, "--kv-event-log-size") if "--kv-event-log-size" in command else None) == size

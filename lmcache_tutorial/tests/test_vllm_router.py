@@ -16,7 +16,7 @@ from lmcache_tutorial.servers import valkey, vllm_router
 from lmcache_tutorial.servers.process import Launch, Server, wait_until_ready
 from lmcache_tutorial.servers.program import Site
 from lmcache_tutorial.servers.vllm import Engine
-from lmcache_tutorial.servers.vllm_router import LOG_LEVELS, Plan, RouterCounters, event_port, router_command
+from lmcache_tutorial.servers.vllm_router import LOG_LEVELS, Plan, RouterCounters, router_command
 from lmcache_tutorial.settings.profiles import PROFILES
 from lmcache_tutorial.settings.topology import EngineConfig, RouterConfig, StackConfig, TierConfig
 from lmcache_tutorial.stack.start import launch, resume
@@ -239,25 +239,23 @@ def test_a_policy_that_there_is_not_is_refused():
         RouterConfig("vllm_router", "fastest")  # type: ignore[arg-type]
 
 
-def routed(policy, *arguments):
-    """Plan a router before one engine that is started with these arguments."""
-    config = CPU.with_engines(arguments=arguments, block_tokens=32)
-    own = RouterConfig("vllm_router", policy)
-    return Plan(config, own, "m", "vllm_router", 1, 2, Path("log"), {"vllm": "http://127.0.0.1:3"})
+def routed(policy, **events):
+    """Plan a router before one engine that publishes its events at this address."""
+    config = CPU.with_engines(block_tokens=32)
+    own, workers = RouterConfig("vllm_router", policy), {"vllm": "http://127.0.0.1:3"}
+    return Plan(config, own, "m", "vllm_router", 1, 2, Path("log"), workers, events)
 
 
 def test_kv_aware_is_told_where_the_engines_publish_and_refuses_those_that_do_not():
-    events = ("--kv-events-config", json.dumps({"endpoint": "tcp://[::ffff:127.0.0.1]:5557"}))
-    command = router_command(routed("kv_aware", *events))
+    command = router_command(routed("kv_aware", vllm="tcp://127.0.0.1:5557"))
     for option, wanted in (
         ("--kv-event-source", "http://127.0.0.1:3=tcp://127.0.0.1:5557"),
         ("--kv-event-block-size", "32"),
         ("--kv-event-model", "m"),
     ):
         assert command[command.index(option) + 1] == wanted
-    assert "--kv-event-source" not in router_command(routed("cache_aware", *events))
-    assert event_port(EngineConfig()) is None
-    with pytest.raises(ValueError, match="kv_aware needs --kv-events-config among the arguments of vllm"):
+    assert "--kv-event-source" not in router_command(routed("cache_aware", vllm="tcp://127.0.0.1:5557"))
+    with pytest.raises(ValueError, match="kv_aware needs the KV events of vllm"):
         router_command(routed("kv_aware"))
 
 
