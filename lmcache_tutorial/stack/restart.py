@@ -91,6 +91,32 @@ def restart_router(stack: Stack, own: RouterConfig) -> None:
     stack.on_restart(stack)
 
 
+def reconnect(stack: Stack, engine: int, cache: int | None) -> None:
+    """Start one of the engines again, with its connector to another cache of the stack, or to none.
+
+    Args:
+        stack: one whose engines are ours.
+        engine: the place of the engine among the stack's engines.
+        cache: the place of the cache among its caches; ``None`` is no connector.
+
+    Raises:
+        ServerError: it is not ours, did not stop or did not become ready.
+    """
+    engines = list(stack.config.engines)
+    engines[engine] = replace(engines[engine], cache=cache)
+    stack.config = replace(stack.config, engines=tuple(engines))
+    one = stack.engines[engine]
+    one.process.stop()
+    for held in stack.caches:
+        wait_released(stack, held)
+    one.restart(None if cache is None else stack.caches[cache])
+    _wait_answers(stack, [one])
+    if stack.router:
+        _wait_answers(stack, [stack.router])
+    stack.warm_up()
+    stack.on_restart(stack)
+
+
 def restart_all(stack: Stack) -> None:
     """Stop the engines and the caches and start them again; only the tiers keep what they hold.
 
@@ -107,6 +133,18 @@ def restart_all(stack: Stack) -> None:
     _wait_answers(stack, [*stack.caches, *stack.engines])
     stack.warm_up()
     stack.on_restart(stack)
+
+
+@contextmanager
+def stopped(stack: Stack) -> Iterator[None]:
+    """Stop the engines and the caches for a ``with`` block, to make room; then start them again, empty."""
+    stack.progress(f"stack: {' and '.join(one.name for one in stack.programs)} stopped, to make room")
+    for program in (*stack.engines, *stack.caches):
+        program.process.stop()
+    try:
+        yield
+    finally:
+        restart_all(stack)
 
 
 def wait_released(stack: Stack, cache: Cache) -> None:
