@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..asking.ask import Asker
 from ..quantities.records import TokenSources, Turn
 from ..quantities.statistics import total
 from ..settings.topology import StackConfig
+from ..stack.fresh import start_fresh
+from ..stack.restart import stopped
 from ..stack.stack import Stack
 from ..traces.record import Traces
 from .reader import Reader, build_reader
@@ -79,3 +83,35 @@ class Beside:
 
 OpenBeside = Callable[[StackConfig], Beside]
 """A configuration -> a stack that was started for it and warmed up."""
+
+
+class Opener:
+    """Opens stacks of a lesson's own, beside the session's, and closes them all.
+
+    On a GPU, whose memory the session's engine has taken, the session's stack is stopped meanwhile.
+    """
+
+    def __init__(self, stack: Stack, traces: Traces, logs: Path) -> None:
+        """Open beside ``stack``, with logs in a folder of the lesson's own."""
+        self._stack, self._traces, self._logs = stack, traces, logs
+        self._opened = ExitStack()
+
+    def __call__(self, config: StackConfig) -> Beside:
+        """Start a stack and warm it up.
+
+        Raises:
+            StackError: the machine lacks something for it, or a server states something else than configured.
+            ServerError: a server did not start.
+        """
+        if config.profile == "gpu" and self._stack.engine.process.alive():
+            self._opened.enter_context(stopped(self._stack))
+        beside = Beside.of(
+            start_fresh(config, self._stack.model, self._logs, self._stack.progress), self._traces
+        )
+        self._opened.callback(beside.close)
+        beside.stack.warm_up()
+        return beside
+
+    def close(self) -> None:
+        """End the stacks, and start the session's again where it was stopped."""
+        self._opened.close()
