@@ -22,9 +22,10 @@ from lmcache_tutorial.settings.errors import ConfigError
 from lmcache_tutorial.settings.options import RunOptions
 from lmcache_tutorial.settings.profiles import GPU_MODEL, PROFILES
 from lmcache_tutorial.settings.run import run_config
+from lmcache_tutorial.settings.topology import RouterConfig
 from lmcache_tutorial.stack import needs as doctor
 from lmcache_tutorial.stack import restart as restarting
-from lmcache_tutorial.stack.restart import wait_released
+from lmcache_tutorial.stack.restart import restart_router, wait_released
 from lmcache_tutorial.stack.stack import Stack
 from lmcache_tutorial.stack.start import named
 
@@ -289,3 +290,74 @@ def test_lmcache_logs_no_events_where_engines_copy_and_tell_of_their_stores_them
     ):
         command = cache_command(CachePlan(config, "lmcache", 1, 2, Path("log"), "x"), config.cache)
         assert (value(command, "--kv-event-log-size") if "--kv-event-log-size" in command else None) == size
+
+
+def cache_that_says(**storage):
+    status = {"l1_manager": {"write_locked_count": 0, "memory_usage_ratio": 0.0}, **storage}
+    status.setdefault("l1_eviction_controller", {"trigger_watermark": 0.8, "eviction_policy": "LRU"})
+    status.setdefault("l2_eviction_controller", {"adapters": []})
+    answer = httpx.Response(200, json={"storage_manager": status})
+    client = httpx.Client(transport=httpx.MockTransport(lambda request: answer))
+    return Cache("lmcache", "http://lmcache", client, GPU.cache, 1)
+
+
+@pytest.mark.parametrize(
+    ("storage", "writing"),
+    [
+        ({}, False),
+        ({"l1_manager": {"write_locked_count": 1}}, True),
+        ({"store_controllers": {"L1": {"pending_keys_count": 0, "in_flight_task_count": 0}}}, False),
+        ({"store_controllers": {"L1": {"pending_keys_count": 2, "in_flight_task_count": 0}}}, True),
+        ({"store_controllers": {"L1": {"pending_keys_count": 0, "in_flight_task_count": 1}}}, True),
+    ],
+)
+def test_a_cache_writes_while_its_tiers_are_behind(storage, writing):
+    cache = cache_that_says(**storage)
+    assert cache.writing is writing
+    cache.client.close()
+
+
+@pytest.mark.parametrize(
+    ("usage", "policy", "tiers", "expected"),
+    [
+        (0.79, "LRU", [], False),
+        (0.8, "LRU", [], True),
+        (0.99, "noop", [], False),
+        (0.1, "LRU", [{"current_usage": 0.5, "trigger_watermark": 0.8}], False),
+        (0.1, "LRU", [{"current_usage": 0.9, "trigger_watermark": 0.8}], True),
+        (0.1, "LRU", [{"current_usage": -1.0, "trigger_watermark": 0.8}], False),
+    ],
+)
+def test_a_cache_is_to_evict_where_its_memory_or_a_tier_is_at_the_watermark(usage, policy, tiers, expected):
+    cache = cache_that_says(
+        l1_manager={"memory_usage_ratio": usage},
+        l1_eviction_controller={"trigger_watermark": 0.8, "eviction_policy": policy},
+        l2_eviction_controller={"adapters": tiers},
+    )
+    assert cache.is_to_evict is expected
+    cache.client.close()
+
+
+def test_a_cache_starts_again_with_other_tiers_and_another_policy():
+    plan = CachePlan(GPU, "lmcache", 1, 2, Path("log"), "x", ({"type": "fs"}, {"type": "resp"}))
+    assert "--l2-adapter" not in cache_command(plan, GPU.cache)
+    own = replace(GPU.cache, tiers=(1,), eviction="noop", retain=True, memory_gib=0.1234567)
+    command = cache_command(plan, own)
+    assert value(command, "--l2-adapter") == '{"type": "resp"}'
+    assert value(command, "--eviction-policy") == "noop"
+    assert value(command, "--l2-prefetch-policy") == "retain"
+    assert value(command, "--l1-size-gb") == "0.1234567"
+
+
+def test_an_engine_may_have_few_blocks_and_keep_nothing():
+    command = engine_command(plan(GPU.with_engines(blocks=79, prefix_cache=False)), None)
+    assert value(command, "--num-gpu-blocks-override") == "79"
+    assert "--no-enable-prefix-caching" in command
+    assert not {"--num-gpu-blocks-override", "--no-enable-prefix-caching"} & set(
+        engine_command(plan(GPU), None)
+    )
+
+
+def test_a_stack_without_a_router_restarts_none():
+    with httpx.Client() as client, pytest.raises(ServerError, match="has no router"):
+        restart_router(Stack(GPU, SHAPE, (), print, client), RouterConfig("vllm_router"))
