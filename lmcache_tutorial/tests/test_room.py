@@ -31,10 +31,11 @@ def prompts(room, count):
 
 def planned(room, *, engine, memory, **changes):
     """Configure a stack with room for so many prompts in the engine and in LMCache's memory."""
+    written = float(f"{room.cache_gib(memory):.9g}")  # as it stands on the command line
     cache = replace(
         ONE.cache,
         chunk_tokens=room.chunk_tokens,
-        memory_gib=float(f"{room.cache_gib(memory):.9g}"),
+        memory_gib=written,
         **changes,
     )
     one = EngineConfig(block_tokens=room.block_tokens, blocks=room.engine_blocks(engine))
