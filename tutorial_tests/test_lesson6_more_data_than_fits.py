@@ -47,13 +47,13 @@ FILES, BOUNDED_FILES = 0, 1  # the places of the two tiers in the stack
 PRICES = {"memory": 3.0, "files": 0.1}  # of a GiB for a month, in your currency: put your own here
 # The documents of each arm, and what is different in LMCache's configuration.
 ARMS: dict[str, tuple[int, dict[str, Any]]] = {
-    "2, as the engine has room": (ENGINE, {}),
-    "5, as LMCache has room": (MEMORY, {}),
-    "10, more than both": (ALL, {}),
+    "2 documents": (ENGINE, {}),
+    "5 documents": (MEMORY, {}),
+    "10 documents": (ALL, {}),
     "10, nothing evicted": (ALL, {"eviction": "noop"}),
-    "10, room for 7 in files": (ALL, {"tiers": (BOUNDED_FILES,)}),
+    "10, files for 7": (ALL, {"tiers": (BOUNDED_FILES,)}),
     "10, files behind": (ALL, {"tiers": (FILES,)}),
-    "10, files, kept on return": (ALL, {"tiers": (FILES,), "retain": True}),
+    "10, files, retained": (ALL, {"tiers": (FILES,), "retain": True}),
 }
 IN_ENGINE, IN_MEMORY, SCAN, NOT_EVICTED, BOUND, BEHIND, RETAINED = ARMS
 Sets = dict[str, InTurn]  # by the name of an arm
