@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from lmcache_tutorial.cli.diagnose import read_log
 from lmcache_tutorial.diagnosis.diagnose import diagnose
 from lmcache_tutorial.diagnosis.logs import Log, parse_line
-from lmcache_tutorial.diagnosis.memory import BlockMemory, Encoder
+from lmcache_tutorial.diagnosis.memory import Encoder
 from lmcache_tutorial.diagnosis.result import diagnosis_page, diagnosis_text
 from lmcache_tutorial.prompts.rendering import Renderer, RenderingError
+from lmcache_tutorial.quantities.blocks import BlockMemory
 from lmcache_tutorial.quantities.predict import shared_prefix_tokens
 from lmcache_tutorial.settings.errors import ConfigError
 from lmcache_tutorial.tests.conftest import HOSTILE
