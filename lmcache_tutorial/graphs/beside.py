@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from ..stack.restart import stopped
 from ..stack.stack import Stack
 from ..traces.record import Traces
 from .reader import Reader, build_reader
+
+IDLE_AFTER_S = 1.2
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,15 @@ class Beside:
     def __call__(self, manual: str, question: str, **options: Any) -> Turn:
         """Ask one question about one manual; the request carries ``extra_headers`` and ``extra_body``."""
         return self.ask(self.reader.graph, {"manual": manual, "question": question, "options": options})
+
+    def when_idle(self, manual: str, question: str) -> Turn:
+        """Ask when no engine looks for work: on few cores it would slow its neighbour down.
+
+        vLLM's worker goes on looking for a second after its last request, and takes a core for it
+        (0.32, ``SpinCondition``).
+        """
+        time.sleep(IDLE_AFTER_S)
+        return self(manual, question)
 
     def in_turn(self, manuals: Sequence[str], question: str) -> InTurn:
         """Ask the same question about each manual, and then about each once more."""
