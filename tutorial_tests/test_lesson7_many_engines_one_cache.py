@@ -276,5 +276,5 @@ def test_lesson7_two_engines_on_one_lmcache_share_its_memory(
 
 # %% [markdown]
 # ## 5. Exercises
-# 1. Let the number of documents be even. File: this one. Change: `DOCUMENTS, FEW, PASSES = 6, 3, 3`. Command:
-#    `pytest -k "lesson7 and round_robin"`. Where: the claim fails, since nothing shared is above the bar. Why?
+# 1. Let the number of documents be even. File: this one. Change: `DOCUMENTS, FEW, PASSES = 6, 3, 3`.
+#    Command: `pytest -k "lesson7 and round_robin"`. Where: the claim fails, above the bar. Why?
