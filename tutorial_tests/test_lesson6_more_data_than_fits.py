@@ -275,6 +275,6 @@ def test_lesson6_ttft_from_files_drops_by_more_than_the_bar(
 
 # %% [markdown]
 # ## 5. Exercises
-# 1. How many documents may be asked in turn before LMCache's memory serves none? File: this one. Change:
-#    `ALL = 7`. Command: `pytest -k "lesson6 and scan"`. Where: the claim fails, and says which share was
-#    served. Predict it first: there is room for six documents and a quarter, and a fifth goes at a time.
+# 1. How many documents too many does the cliff take? File: this one. Change: `ALL = 6`, one more than
+#    LMCache has room for. Command: `pytest -k "lesson6 and scan"`. Where: the chart "The second pass", at "10
+#    documents" (there are six now). Predict it first: a fifth of the chunks goes at a time, the oldest first.
