@@ -66,7 +66,8 @@ def small(config: StackConfig, room: Room) -> StackConfig:
     blocks = room.engine_blocks(ENGINE)
     engine = replace(config.engine, blocks=blocks, context_tokens=(blocks - 1) * room.block_tokens)
     cache = replace(config.cache, memory_gib=room.cache_gib(MEMORY))
-    tiers = (TierConfig("file_tier"), TierConfig("file_tier", capacity_gib=room.tier_gib(BOUNDED)))
+    free = TierConfig("file_tier", planned_gib=room.tier_gib(4 * ALL))
+    tiers = (free, replace(free, capacity_gib=room.tier_gib(BOUNDED)))
     return replace(config, engines=(engine,), caches=(cache,), tiers=tiers)
 
 
@@ -74,8 +75,7 @@ def small(config: StackConfig, room: Room) -> StackConfig:
 # ## 2. The prediction
 # What does LMCache do when its memory is full? Nothing, at first: a store that finds no room is dropped. Once
 # a second a thread looks. If four fifths of the memory are in use (the *watermark*), it gives up one fifth of
-# the chunks, those that were not used for the longest time; of one prompt the last chunks go first. That is
-# all, and it is enough for a prediction to the token.
+# the chunks, those that were not used for the longest time; of one prompt the last chunks go first.
 #
 # Now ask ten documents in turn where five have room (a *cyclic scan*). Whatever was not used for the longest
 # time is what you ask for next. How many hits do you expect of LMCache? Write it down.

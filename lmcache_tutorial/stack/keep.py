@@ -20,7 +20,7 @@ from ..models.model import Model, ModelError
 from ..models.prepare import prepare
 from ..servers.process import Server
 from ..settings.environment import cache_folder
-from ..settings.packages import ENGINES
+from ..settings.packages import AROUND, ENGINES
 from ..settings.run import RunConfig
 from ..settings.topology import StackConfig
 from ..settings.workload import Memory, Workload, fit
@@ -116,7 +116,8 @@ def identity(config: StackConfig, model: Model) -> str:
         StackError: a package is not installed.
     """
     try:
-        names = (ENGINES[config.profile], "lmcache", "torch")
+        around = [AROUND[own.program] for _, own in named(config) if own.program in AROUND]
+        names = (ENGINES[config.profile], "lmcache", "torch", *around)
         versions = [f"{name} {metadata.version(name)}" for name in names]
     except metadata.PackageNotFoundError as error:
         raise StackError(

@@ -20,6 +20,7 @@ from ..settings.profiles import DEFAULT_MODEL
 from ..settings.topology import StackConfig
 
 DISK_GIB = 1.0
+FURTHER_ENGINE_GIB = 2.0  # the processes of a second engine, beside its KV
 LOAD_LIMIT_S = 120
 COMPILED = "LMCache's compiled operations"
 # Load the extension module itself: LMCache puts a stand-in in its place when it does not load.
@@ -44,15 +45,23 @@ def examine(config: StackConfig) -> list[Check]:
 
 
 def resources(*configs: StackConfig) -> list[Check]:
-    """Check what starting stacks side by side needs at this moment: /dev/shm, memory and disk."""
-    memory_gib, shm_gib = 0.0, 0.0
+    """Check what starting stacks side by side needs at this moment: /dev/shm, memory and disk.
+
+    A file tier takes disk, any other tier memory: as much as it is bounded to, or planned for.
+    """
+    memory_gib, shm_gib, disk_gib = 0.0, 0.0, DISK_GIB
     for config in configs:
         on_cpu = config.profile == "cpu"  # there engines' KV lies in memory, and caches' in /dev/shm
         kept_gib = sum(cache.memory_gib for cache in config.caches)
         memory_gib += kept_gib + sum(engine.offload_gib or 0 for engine in config.engines)
         memory_gib += sum(engine.memory_gib or 0 for engine in config.engines) if on_cpu else 0
         shm_gib += kept_gib if on_cpu else 0
-    checks = resource_checks(memory_gib=memory_gib, shm_gib=shm_gib, folder=cache_folder(), disk_gib=DISK_GIB)
+        memory_gib += FURTHER_ENGINE_GIB * (len(config.engines) - 1)
+        for tier in config.tiers:
+            size = tier.planned_gib if tier.capacity_gib is None else tier.capacity_gib
+            disk_gib += size if tier.program == "file_tier" else 0
+            memory_gib += size if tier.program != "file_tier" else 0
+    checks = resource_checks(memory_gib=memory_gib, shm_gib=shm_gib, folder=cache_folder(), disk_gib=disk_gib)
     return list(checks)
 
 
@@ -88,7 +97,7 @@ def compiled_operations() -> Check:
 
 def _packages(config: StackConfig) -> Iterator[Check]:
     graphs = ("langgraph", "langfuse", "langchain-openai")
-    for name in (ENGINES[config.profile], "lmcache", "torch", *AROUND, *graphs):
+    for name in (ENGINES[config.profile], "lmcache", "torch", *AROUND.values(), *graphs):
         try:
             yield Check(name, metadata.version(name))
         except metadata.PackageNotFoundError:

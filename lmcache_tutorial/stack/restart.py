@@ -130,7 +130,8 @@ def restart_all(stack: Stack) -> None:
         cache.restart(own)
     for engine, own_engine in zip(stack.engines, stack.config.engines, strict=True):
         engine.restart(None if own_engine.cache is None else stack.caches[own_engine.cache])
-    _wait_answers(stack, [*stack.caches, *stack.engines])
+    behind_router = [stack.router] if stack.router else []
+    _wait_answers(stack, [*stack.caches, *stack.engines, *behind_router])
     stack.warm_up()
     stack.on_restart(stack)
 

@@ -22,7 +22,7 @@ from lmcache_tutorial.settings.errors import ConfigError
 from lmcache_tutorial.settings.options import RunOptions
 from lmcache_tutorial.settings.profiles import GPU_MODEL, PROFILES
 from lmcache_tutorial.settings.run import run_config
-from lmcache_tutorial.settings.topology import RouterConfig
+from lmcache_tutorial.settings.topology import RouterConfig, TierConfig
 from lmcache_tutorial.stack import needs as doctor
 from lmcache_tutorial.stack import restart as restarting
 from lmcache_tutorial.stack.restart import restart_router, wait_released
@@ -361,3 +361,17 @@ def test_an_engine_may_have_few_blocks_and_keep_nothing():
 def test_a_stack_without_a_router_restarts_none():
     with httpx.Client() as client, pytest.raises(ServerError, match="has no router"):
         restart_router(Stack(GPU, SHAPE, (), print, client), RouterConfig("vllm_router"))
+
+
+def test_what_tiers_and_further_engines_take_is_checked_before_a_start(monkeypatch):
+    asked = []
+    monkeypatch.setattr(doctor, "resource_checks", lambda **needs: asked.append(needs) or [])
+    one = PROFILES["cpu"].stack
+    tiers = (TierConfig("file_tier", planned_gib=3), TierConfig("valkey", capacity_gib=5, planned_gib=1))
+    doctor.resources(one)
+    doctor.resources(replace(one, engines=one.engines * 2, tiers=tiers))
+    plain, more = asked
+    assert more["disk_gib"] - plain["disk_gib"] == 3
+    kv_gib = one.engine.memory_gib
+    assert more["memory_gib"] - plain["memory_gib"] == 5 + kv_gib + doctor.FURTHER_ENGINE_GIB
+    assert more["shm_gib"] == plain["shm_gib"]
