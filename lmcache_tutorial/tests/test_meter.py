@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -58,6 +59,8 @@ class Engine(httpx.BaseTransport):
 
 class Counting:
     """A stack whose counters say what was asked of them."""
+
+    engines = (SimpleNamespace(name="vllm"),)
 
     def __init__(self):
         self.prompt = 0

@@ -15,6 +15,7 @@ from lmcache_tutorial.settings.options import (
     DiagnoseOptions,
     HeadlinesOptions,
     RunOptions,
+    UpOptions,
     table,
 )
 from lmcache_tutorial.settings.readme_table import options_table
@@ -25,7 +26,8 @@ ROOT = Path(__file__).parents[2]
 ROOMS = [
     init.parent for init in (ROOT / "lmcache_tutorial").glob("*/__init__.py") if init.parent.name != "tests"
 ]
-ROWS = (*RUN_OPTIONS, *table(DiagnoseOptions), *table(HeadlinesOptions))
+UP_ALONE = table(UpOptions)[len(RUN_OPTIONS) :]
+ROWS = (*RUN_OPTIONS, *UP_ALONE, *table(DiagnoseOptions), *table(HeadlinesOptions))
 ONLY_PYTESTS = "keep-stack|peers|allow-slow-lmcache|report-dir|min-ttft-drop"
 BOTH = "stack|model|dtype|chunk-tokens|engine-memory-gib|lmcache-memory-gib|gpu-memory-share|min-hit-rate"
 

@@ -10,7 +10,7 @@ import pytest
 from lmcache_tutorial.models.model import Model
 from lmcache_tutorial.servers.lmcache import Cache
 from lmcache_tutorial.servers.process import ServerError
-from lmcache_tutorial.servers.program import Program
+from lmcache_tutorial.servers.program import Program, Tier
 from lmcache_tutorial.servers.vllm import Engine
 from lmcache_tutorial.settings.profiles import PROFILES
 from lmcache_tutorial.settings.topology import RouterConfig, TierConfig
@@ -76,7 +76,16 @@ def test_what_was_found_has_the_same_interface_but_is_not_ours_to_stop(found):
 
 
 def test_requests_go_to_the_router_where_there_is_one(found):
-    class Other(Program):
+    class Other(Tier):
+        used_bytes = 0
+
+        def answers(self):
+            return True
+
+        def adapter(self):
+            return {"type": "other"}
+
+    class Front(Program):
         def answers(self):
             return True
 
@@ -86,7 +95,7 @@ def test_requests_go_to_the_router_where_there_is_one(found):
     one = found()
 
     config = replace(CONFIG, tiers=(TierConfig("valkey"),), router=RouterConfig("router"))
-    tier, router = (Other(name, f"http://{name}", one.client) for name in ("valkey", "router"))
+    tier, router = Other("valkey", "http://valkey", one.client), Front("router", "http://router", one.client)
     stack = Stack(config, one.model, (tier, *one.programs, router), print, one.client)
     assert (stack.tiers, stack.router, stack.url) == ((tier,), router, "http://router")
     assert [program.name for program in stack.engines + stack.caches] == ["vllm", "lmcache"]
