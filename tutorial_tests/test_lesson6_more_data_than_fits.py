@@ -212,7 +212,7 @@ def test_lesson6_a_bounded_tier_keeps_to_its_bound_and_has_a_cliff_of_its_own(
     sets: Sets, room: Room, report: LessonReport
 ) -> None:
     bound, most = int(room.tier_gib(BOUNDED) * GIB), max(sets[BOUND].tier_bytes)
-    report.rounds("Files of the bounded tier", {"bound": [bound], "most": [most]}, unit="bytes")
+    report.rounds("Files of the bounded tier", {"bound": [bound / 1e6], "most": [most / 1e6]}, unit="MB")
     assert room.document_bytes < most <= bound
     assert sets[BOUND].tokens.reused == 0
 
