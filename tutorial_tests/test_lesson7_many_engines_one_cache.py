@@ -183,8 +183,7 @@ def test_lesson7_sharing_lifts_round_robin_above_the_hit_rate_bar(
     arms: Arms, report: LessonReport, bars: Thresholds
 ) -> None:
     rates = {arm: hit_rate(turn.tokens for turn in turns[DOCUMENTS:]) for arm, turns in arms.items()}
-    for arm, rate in rates.items():
-        report.measure("Hit rate of the second and third passes", arm=arm, values=[rate], unit="of 1")
+    report.rounds("Hit rate, second and third passes", {a: [rate] for a, rate in rates.items()}, unit="of 1")
     tokens = total(turn.tokens for turn in arms["round_robin, one Valkey"][DOCUMENTS:])
     report.headline(hit_rate=rates["round_robin, one Valkey"], tokens=tokens)
     assert rates.pop("round_robin, nothing shared") < bars.min_hit_rate
