@@ -130,6 +130,7 @@ def measured(lab: Beside, room: Room, read: Read, progress: Progress) -> tuple[S
 
 @pytest.fixture(scope="module")
 def sets(measured: tuple[Sets, Expected]) -> Sets:
+    """What every arm did."""
     return measured[0]
 
 
@@ -172,8 +173,7 @@ def test_lesson6_every_tier_serves_what_was_predicted(
 # nothing at all, though half of them would have room: when a document is asked again, it has just been given
 # up. A memory that gives up *nothing* (`--eviction-policy noop`) does better here: the first documents stay,
 # and the last find no room. No policy is good for every workload, and least recently used is at its worst in
-# a scan. LMCache's policy ARC gives up the same chunks as LRU while requests come one after the other: each
-# request touches its chunks twice, so all of them count as used again.
+# a scan.
 
 
 # %%
@@ -203,8 +203,7 @@ def test_lesson6_files_behind_the_memory_fill_the_cliff(sets: Sets, bars: Thresh
 
 # %% [markdown]
 # But a tier only moves the cliff. Give the files room for seven documents: they stay within it, and a scan
-# of ten finds nothing again. (LMCache's adapter `fs` knows no bound. `fs_native` has one, and keeps to it
-# only if it is told to evict as well.)
+# of ten finds nothing again.
 
 
 # %%

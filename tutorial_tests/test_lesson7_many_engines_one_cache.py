@@ -238,7 +238,7 @@ def test_lesson7_only_requests_of_one_salt_share(
 # %% [markdown]
 # How would a router *know* what an engine holds? vLLM announces it: a *KV event* for every block that it
 # stores or gives up. A listener of ours keeps the books. What it says before a request is what the engine's
-# counter says after it. (vllm-router's policy `kv_aware` reads the same events.)
+# counter says after it.
 
 
 # %%

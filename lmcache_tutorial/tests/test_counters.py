@@ -80,6 +80,12 @@ def test_the_second_tier_is_told_apart_where_the_engine_held_nothing():
     assert token_sources(EMPTY, after, cached_tokens=960) == TokenSources(30, 0, 320, 640)
 
 
+def test_what_a_tier_holds_too_does_not_matter_where_the_engine_served_all_itself():
+    after = after_one(30, 128, 0, lookup_requested=128, lookup_hit_l2=128)
+    served = TokenSources(computed=30, engine=128, lmcache_l1=0, lmcache_l2=0)
+    assert token_sources(EMPTY, after, cached_tokens=128) == served
+
+
 def test_at_an_exact_multiple_the_last_token_is_computed_all_the_same():
     after = after_one(1, 0, 639, lookup_requested=640, lookup_hit_l1=640)
     assert token_sources(EMPTY, after, cached_tokens=639).lmcache == 639
