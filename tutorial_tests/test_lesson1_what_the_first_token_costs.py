@@ -24,13 +24,13 @@ from statistics import median
 import pytest
 
 from lmcache_tutorial.asking.ask import Asker
-from lmcache_tutorial.gate.decide import lies_above, lies_within
+from lmcache_tutorial.gate.decide import clocks_agree, lies_above
 from lmcache_tutorial.graphs.benchmark import FirstToken
 from lmcache_tutorial.graphs.reader import Reader
 from lmcache_tutorial.lessons.progress import Progress
 from lmcache_tutorial.prompts.documents import Document, Read, fresh
 from lmcache_tutorial.quantities.records import Call, Turn
-from lmcache_tutorial.quantities.statistics import clock_tolerance_s, clocks_differ_by, ratio_of_medians
+from lmcache_tutorial.quantities.statistics import clock_tolerance_s, ratio_of_medians
 from lmcache_tutorial.report.results import Chart, LessonReport
 from lmcache_tutorial.settings.profiles import LessonSizes
 from lmcache_tutorial.stack.stack import Stack
@@ -187,6 +187,10 @@ def test_lesson1_the_prefill_is_what_you_wait_for(samples: tuple[Sample, ...], r
 # engine has a TTFT of its own, which starts earlier than the prefill above: when the request arrives, before
 # template and tokenizer. So only the loopback and the detokenizer's step lie between the two clocks. The test
 # adds that step to the engine's; what is left may be 5 % or 10 ms, whichever is more.
+#
+# On a busy machine the client and the server also wait for a processor, and the client's clock runs on. Linux
+# counts that wait for each thread. Where the clocks differ by more than they may, and the wait is long enough
+# to be the reason, the claim is *undecided*: a difference that waiting cannot explain fails.
 
 
 # %%
@@ -203,8 +207,9 @@ def test_lesson1_client_and_engine_agree_on_ttft(
         "less the detokenizer's first step": [c - s for c, s in zip(client, sent, strict=True)],
     }
     report.rounds(f"The client's TTFT less the engine's, {state}", differences)
-    differ = clocks_differ_by(client, sent)
-    assert lies_within(differ, clock_tolerance_s(engine), scatter=ttft_s(samples, "long", state))
+    waited = [call.waited_s for call in calls]
+    long = ttft_s(samples, "long", state)
+    assert clocks_agree(client, sent, waited, clock_tolerance_s(engine), scatter=long)
 
 
 # %% [markdown]
@@ -222,7 +227,8 @@ def test_lesson1_the_trace_tells_the_same_ttft(
     assert [span.node for span in spans] == ["answer"] * len(turns)
     traced = [span.ttft_s for span in spans if span.ttft_s is not None]
     client = [turn.call.ttft_s for turn in turns]
-    assert lies_within(clocks_differ_by(traced, client), clock_tolerance_s(client), scatter=client)
+    waited = [turn.call.waited_s for turn in turns]
+    assert clocks_agree(traced, client, waited, clock_tolerance_s(client), scatter=client)
 
 
 # %%

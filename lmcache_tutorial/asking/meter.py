@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -13,10 +14,11 @@ from typing import Any
 import httpx
 from langchain_core.runnables.config import var_child_runnable_config
 
+from ..machine.waiting import Waiting, read_waiting, waited_s
 from ..quantities.records import Call
 from ..servers.counters import CountersError, Snapshot
 from ..stack.stack import Stack
-from .first_token import events, token_text
+from .streams import parse_stream
 from .token_sources import token_sources
 
 CLOSE_LIMIT_S = 5.0
@@ -34,6 +36,7 @@ class Meter(httpx.BaseTransport):
         self._calls: list[Call] = []
         self._errors: list[Exception] = []
         self._mark: Snapshot | None = None
+        self._waiting_mark: Waiting | None = None
 
     def begin(self) -> Snapshot:
         """Start a window: read the counters now, so that no request has to wait for that."""
@@ -41,6 +44,7 @@ class Meter(httpx.BaseTransport):
             self._window += 1
             self._calls, self._errors, self._running, self._overlapped = [], [], 0, False
         self._mark = self._stack.snapshot()
+        self._waiting_mark = self.waiting()
         return self._mark
 
     def finish(self) -> tuple[Call, ...]:
@@ -54,6 +58,10 @@ class Meter(httpx.BaseTransport):
         if not self._calls:
             raise CountersError("the graph made no request through ask's chat model: nothing was measured.")
         return tuple(self._calls)
+
+    def waiting(self) -> Waiting:
+        """Read how long this process and the servers that it talks to have waited for a processor."""
+        return read_waiting([os.getpid(), *self._stack.front_pids])
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request; called by httpx."""
@@ -80,14 +88,19 @@ class Meter(httpx.BaseTransport):
         """Close the connections."""
         self._inner.close()
 
-    def ended(self, chunks: Sequence[tuple[float, bytes]], sent: _Sent, ok: bool) -> None:
-        """Take in a finished response; called by its stream. One of an earlier window is dropped."""
+    def ended(
+        self, chunks: Sequence[tuple[float, bytes]], sent: _Sent, ok: bool, waiting: Waiting | None
+    ) -> None:
+        """Take in a finished response; called by its stream. One of an earlier window is dropped.
+
+        ``waiting`` was read at the end of its answer; ``None`` where that was never reached.
+        """
         if not self._end(sent.window) or not ok:
             return
         with self._lock:
             try:
                 call = replace(parse_stream(chunks, node=sent.node, sent=sent.at), request=sent.body)
-                self._calls.append(call if self._overlapped else self._with_counters(call))
+                self._calls.append(call if self._overlapped else self._with_counters(call, waiting))
             except Exception as error:  # raised by finish(): here it would end in the HTTP client
                 self._errors.append(error)
 
@@ -98,9 +111,12 @@ class Meter(httpx.BaseTransport):
                 self._running -= 1
             return window == self._window
 
-    def _with_counters(self, call: Call) -> Call:
+    def _with_counters(self, call: Call, waiting: Waiting | None) -> Call:
         assert self._mark is not None
+        assert self._waiting_mark is not None
+        waited = waited_s(self._waiting_mark, waiting) if waiting else None
         before, self._mark = self._mark, self._stack.wait_counted(self._mark, [call.prompt_tokens])
+        self._waiting_mark = self.waiting()  # the servers worked for the counters too
         worked = [
             engine.name
             for engine, then, now in zip(self._stack.engines, before.engines, self._mark.engines, strict=True)
@@ -111,6 +127,7 @@ class Meter(httpx.BaseTransport):
             engine=" and ".join(worked),
             tokens=token_sources(before, self._mark, cached_tokens=call.cached_tokens),
             engine_ttft_s=self._mark.ttft_sum_s - before.ttft_sum_s,
+            waited_s=waited,
         )
 
 
@@ -134,6 +151,7 @@ class _TimedStream(httpx.SyncByteStream):
     def __init__(self, inner: httpx.SyncByteStream, meter: Meter, sent: _Sent, ok: bool) -> None:
         self._inner, self._meter, self._sent, self._ok = inner, meter, sent, ok
         self._chunks: list[tuple[float, bytes]] = []
+        self._waiting: Waiting | None = None
         self._arrived: SimpleQueue[bytes | BaseException | None] = SimpleQueue()
         self._reader = threading.Thread(target=self._read, name="meter", daemon=True)
         self._reader.start()
@@ -143,6 +161,7 @@ class _TimedStream(httpx.SyncByteStream):
             for piece in self._inner:
                 self._chunks.append((time.perf_counter(), piece))
                 self._arrived.put(piece)
+            self._waiting = self._meter.waiting()  # here, since this thread's own wait ends with it
             self._arrived.put(None)
         except BaseException as error:  # it belongs to whoever reads the answer
             self._arrived.put(error)
@@ -158,7 +177,7 @@ class _TimedStream(httpx.SyncByteStream):
         self._reader.join(
             CLOSE_LIMIT_S
         )  # it ends with the stream; where that was closed early, at its next piece
-        self._meter.ended(list(self._chunks), self._sent, self._ok)
+        self._meter.ended(list(self._chunks), self._sent, self._ok, self._waiting)
 
 
 def _json_object(content: bytes) -> dict[str, Any]:
@@ -168,58 +187,3 @@ def _json_object(content: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return body if isinstance(body, dict) else {}
-
-
-def parse_stream(chunks: Sequence[tuple[float, bytes]], *, node: str, sent: float) -> Call:
-    """Read a streamed chat completion from its timed pieces.
-
-    Args:
-        chunks: (arrival on the client clock [s], bytes) in order; pieces may cut an event anywhere.
-        node: the graph node that asked.
-        sent: when the request was sent, same clock [s].
-
-    Returns:
-        The call, without a token split.
-
-    Raises:
-        CountersError: the stream has no content, or no usage (``stream_usage=True`` is needed), or the
-            server does not report cached tokens (``--enable-prompt-tokens-details``).
-    """
-    answered = list(events(chunks))
-    times: list[float] = []
-    text: list[str] = []
-    logprobs: list[float] = []
-    generated: list[int] = []
-    usage: dict[str, Any] = {}
-    metrics: dict[str, Any] = {}
-    for at, event in answered:
-        usage, metrics = event.get("usage") or usage, event.get("metrics") or metrics
-        for choice in event.get("choices", []):
-            if (piece := token_text(choice)) is not None:
-                times.append(at)
-                text.append(piece)
-            generated += choice.get("token_ids") or []
-            logprobs += [token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or []]
-    details = usage.get("prompt_tokens_details")
-    if not times or details is None:
-        raise CountersError(
-            f"a streamed answer with content and usage was expected; "
-            f"{len(times)} pieces of content came, usage {usage}."
-        )
-    return Call(
-        node=node,
-        prompt_tokens=usage["prompt_tokens"],
-        cached_tokens=details.get("cached_tokens") or 0,
-        ttft_s=times[0] - sent,
-        engine_ttft_s=None,
-        queue_s=_seconds(metrics.get("queue_time_ms")),
-        prefill_s=_seconds(metrics.get("time_to_first_token_ms")),
-        text="".join(text),
-        logprobs=tuple(logprobs),
-        tokens=None,
-        generated=tuple(generated),
-    )
-
-
-def _seconds(milliseconds: float | None) -> float | None:
-    return None if milliseconds is None else milliseconds / 1000

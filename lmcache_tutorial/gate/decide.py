@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import median, quantiles
 
 from ..quantities.records import Interval
+from ..quantities.statistics import clocks_differ_by
 
 
 class UndecidedError(Exception):
@@ -53,6 +54,47 @@ def lies_within(found: Interval, tolerance: float, *, scatter: Sequence[float]) 
         f"a difference of {found.value:.4f} (95 % interval {found.low:.4f} to {found.high:.4f}) cannot be "
         f"told from the tolerance of {tolerance:.4f}. {_noise(scatter)}"
     )
+
+
+def clocks_agree(
+    one_s: Sequence[float],
+    other_s: Sequence[float],
+    waited_s: Sequence[float | None],
+    tolerance_s: float,
+    *,
+    scatter: Sequence[float],
+) -> bool:
+    """Hold two clocks of the same calls against a tolerance; a difference that waiting explains is none.
+
+    Args:
+        one_s: the clock that shows more where threads wait for a processor [s].
+        other_s: the other clock, call by call [s].
+        waited_s: how long threads on the way between them waited in each call [s]; ``None`` where that was
+            not measured, and explains nothing.
+        tolerance_s: how far the clocks may differ [s].
+        scatter: see :func:`lies_above`.
+
+    Raises:
+        UndecidedError: the tolerance lies within the interval; or ``one_s`` is later by more, and less what
+            was waited it is not, or cannot be told to be.
+
+    >>> clocks_agree([1.0, 1.0, 1.0], [0.9, 0.9, 0.9], [0.01, 0.02, None], 0.05, scatter=[1.0, 1.1])
+    False
+    """
+    differ = clocks_differ_by(one_s, other_s)
+    if lies_within(differ, tolerance_s, scatter=scatter):
+        return True
+    waited = [wait or 0.0 for wait in waited_s]
+    unhindered = clocks_differ_by([one - wait for one, wait in zip(one_s, waited, strict=True)], other_s)
+    if differ.low > tolerance_s >= unhindered.low:
+        raise UndecidedError(
+            f"a difference of {differ.value:.4f} s (95 % interval {differ.low:.4f} to {differ.high:.4f}) is "
+            f"more than the tolerance of {tolerance_s:.4f} s, but the machine was busy: threads between the "
+            f"clocks stood ready to run without a processor for {median(waited):.4f} s a call (median; at "
+            f"most {max(waited):.4f} s), and less that the interval begins at {unhindered.low:.4f} s. "
+            f"{_noise(scatter)}"
+        )
+    return False
 
 
 def decided(answer: bool | None, *, scatter: Sequence[float]) -> bool:

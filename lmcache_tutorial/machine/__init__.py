@@ -1,1 +1,1 @@
-"""This machine: processor, memory, limits of a container, a GPU, files."""
+"""This machine: processor, memory, limits of a container, a GPU, files, waiting threads."""

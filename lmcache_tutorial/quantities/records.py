@@ -44,7 +44,11 @@ class Call:
     ``tokens`` is ``None`` for calls that ran in parallel: only their window has a split. ``request`` is the
     body that was sent: model, messages, tools. ``generated`` has the answer's token ids where the request
     asked for them (``return_token_ids``). ``engine`` names the engine of the stack that computed it, empty
-    where calls ran in parallel.
+    where calls ran in parallel. ``lead`` is by how much the first token was likelier than the next one
+    [nats]; ``None`` where the request did not ask for two (``top_logprobs``).
+    ``waited_s``: how long threads of this process and of the servers that it talks to stood ready to run and
+    had no processor, from the start of its window, or from when the call before was counted, to the end of
+    its answer; ``None`` where calls ran in parallel, or the kernel does not count it.
     """
 
     node: str
@@ -60,6 +64,8 @@ class Call:
     request: dict[str, Any] = field(repr=False, default_factory=dict)
     generated: tuple[int, ...] = field(repr=False, default=())
     engine: str = ""
+    lead: float | None = None
+    waited_s: float | None = None
 
     def same_answer(self, other: Call) -> bool:
         """Tell whether two answers have the same text with the same log-probabilities, bit for bit.
@@ -95,6 +101,14 @@ class Interval:
     value: float
     low: float
     high: float
+
+    def less(self, amount: float) -> Interval:
+        """Shift it down.
+
+        >>> Interval(3.0, 2.0, 4.0).less(1.0)
+        Interval(value=2.0, low=1.0, high=3.0)
+        """
+        return Interval(self.value - amount, self.low - amount, self.high - amount)
 
 
 @dataclass(frozen=True, slots=True)

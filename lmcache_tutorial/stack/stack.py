@@ -124,6 +124,11 @@ class Stack:
         """Tokens of the engine's KV block, as its server states them."""
         return self.engines[0].block_tokens
 
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """The keys and values of one token, in the stack's number format [bytes]."""
+        return self.model.kv_bytes_per_token(self.config.dtype)
+
     def tokenize(self, messages: Messages, tools: Sequence[Any] = ()) -> list[int]:
         """Render a chat request with the server's own template and return the prompt's token ids."""
         return self.engines[0].tokenize(messages, tools)
@@ -218,6 +223,14 @@ class Stack:
     def logs(self) -> list[str]:
         """The logs of the programs that are ours."""
         return [one.server.record.log for one in self.programs if one.server]
+
+    @property
+    def front_pids(self) -> list[int]:
+        """The processes of ours that take requests and send answers: a router, and each engine's API server.
+
+        The processes below an engine's, which compute, are not among them.
+        """
+        return [one.server.record.server for one in (self.router, *self.engines) if one and one.server]
 
     @property
     def _settling(self) -> Settling:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmcache_tutorial.asking.cache_state import CacheStateError, check_held
-from lmcache_tutorial.asking.meter import parse_stream
+from lmcache_tutorial.asking.streams import parse_stream
 from lmcache_tutorial.quantities.records import TokenSources
 from lmcache_tutorial.servers.counters import CountersError
 

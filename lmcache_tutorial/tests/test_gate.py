@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmcache_tutorial.gate.decide import UndecidedError, decided, lies_above, lies_within
+from lmcache_tutorial.gate.decide import UndecidedError, clocks_agree, decided, lies_above, lies_within
 from lmcache_tutorial.gate.verdict import verdict
 from lmcache_tutorial.quantities.records import Interval
 from lmcache_tutorial.quantities.statistics import ERROR_RATE, LOOKS, stays_above
@@ -27,6 +27,37 @@ def test_a_difference_is_held_against_both_sides():
     assert not lies_within(Interval(-0.03, -0.04, -0.02), 0.01, scatter=COLD)
     with pytest.raises(UndecidedError, match="cannot be told from the tolerance"):
         lies_within(Interval(0.01, 0.0, 0.02), 0.01, scatter=COLD)
+
+
+SENT = [1.0, 1.1, 0.9, 1.0, 1.2, 1.0, 1.1] * 3
+
+
+def later(by_s):
+    return [one + by_s for one in SENT]
+
+
+@pytest.mark.parametrize("waited_s", [None, 0.0, 0.5])
+def test_clocks_within_the_tolerance_agree_however_long_they_waited(waited_s):
+    assert clocks_agree(later(0.005), SENT, [waited_s] * 21, 0.01, scatter=COLD)
+
+
+@pytest.mark.parametrize("waited_s", [None, 0.0, 0.005, 0.019])
+def test_clocks_that_waiting_does_not_part_disagree(waited_s):
+    assert not clocks_agree(later(0.03), SENT, [waited_s] * 21, 0.01, scatter=COLD)
+
+
+def test_clocks_that_waiting_may_part_are_undecided():
+    told = r"0\.0300 s .*for 0\.0250 s a call .*begins at 0\.0050 s\. Half of"
+    with pytest.raises(UndecidedError, match=told):
+        clocks_agree(later(0.03), SENT, [0.025] * 21, 0.01, scatter=COLD)
+
+
+def test_a_long_wait_in_a_few_calls_does_not_explain_the_others():
+    assert not clocks_agree(later(0.03), SENT, [0.0] * 18 + [5.0] * 3, 0.01, scatter=COLD)
+
+
+def test_waiting_does_not_make_a_clock_early():
+    assert not clocks_agree(later(-0.03), SENT, [0.5] * 21, 0.01, scatter=COLD)
 
 
 bounds = st.tuples(*[st.floats(-2, 2)] * 3).map(sorted)

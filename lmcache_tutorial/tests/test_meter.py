@@ -1,6 +1,7 @@
 """The meter: what it times and whose calls it counts, with a stand-in for the engine's HTTP side."""
 
 import json
+import os
 import threading
 import time
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 
 from lmcache_tutorial.asking.first_token import NoTokenError, read_to_first_token, token_text
 from lmcache_tutorial.asking.meter import Meter
+from lmcache_tutorial.machine.waiting import Waiting
 from lmcache_tutorial.tests.snapshots import snapshot
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 0}}
@@ -61,6 +63,7 @@ class Counting:
     """A stack whose counters say what was asked of them."""
 
     engines = (SimpleNamespace(name="vllm"),)
+    front_pids = ()
 
     def __init__(self):
         self.prompt = 0
@@ -148,7 +151,24 @@ def test_calls_side_by_side_have_no_split_of_their_own(meter):
         one.start()
     for one in both:
         one.join()
-    assert [call.tokens for call in measured.finish()] == [None, None]
+    assert [(call.tokens, call.waited_s) for call in measured.finish()] == [(None, None)] * 2
+
+
+def test_a_call_has_waited_from_the_call_before_to_the_end_of_its_answer(meter, monkeypatch):
+    counted = iter([1.0, 1.5, 7.0, 7.25, 9.0])  # the window, a call, what is counted, a call, what is counted
+    monkeypatch.setattr(Meter, "waiting", lambda self: Waiting({"thread": int(next(counted) * 1e9)}, 0.0))
+    measured, client = meter(Pieces(), Pieces())
+    client.post(URL, json={})
+    client.post(URL, json={})
+    assert [call.waited_s for call in measured.finish()] == [0.5, 0.25]
+
+
+def test_a_call_has_waited_in_this_process_where_no_server_is_ours(meter):
+    measured, client = meter(Pieces())
+    client.post(URL, json={})
+    (call,) = measured.finish()
+    assert call.waited_s is not None
+    assert {file.split("/")[2] for file in measured.waiting().threads} == {str(os.getpid())}
 
 
 @pytest.mark.parametrize(

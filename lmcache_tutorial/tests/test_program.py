@@ -9,7 +9,7 @@ import pytest
 
 from lmcache_tutorial.models.model import Model
 from lmcache_tutorial.servers.lmcache import Cache
-from lmcache_tutorial.servers.process import ServerError
+from lmcache_tutorial.servers.process import Server, ServerError, ServerRecord
 from lmcache_tutorial.servers.program import Program, Tier
 from lmcache_tutorial.servers.vllm import Engine
 from lmcache_tutorial.settings.profiles import PROFILES
@@ -73,6 +73,14 @@ def test_what_was_found_has_the_same_interface_but_is_not_ours_to_stop(found):
             act()
     stack.close()  # ends nothing, and lets go of its client
     assert stack.client.is_closed
+
+
+def test_an_engine_of_ours_stands_in_front_and_a_cache_or_one_that_was_found_does_not(found):
+    stack = found()
+    assert stack.front_pids == []
+    for pid, program in enumerate(stack.programs, 70):
+        program.server = Server(ServerRecord(program.name, (), 1, "log", 1, pid, 1, "boot"))
+    assert stack.front_pids == [71]
 
 
 def test_requests_go_to_the_router_where_there_is_one(found):
