@@ -13,4 +13,5 @@ pytest_plugins = [
     "fixtures.progress",
     "fixtures.benchmarks",
     "fixtures.peers",
+    "fixtures.faults",
 ]

@@ -9,10 +9,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..quantities.formats import figure, percent, seconds, sequence, summary
 
-# The pages of the sets of peers, each in a file of that name.
+# The pages beside the report, each in a file of that name: the sets of peers, and the faults.
 TITLES = {
     "peers": "LMCache and its peers, side by side",
     "tuning": "What makes LMCache's first token faster: predicted, changed, measured",
+    "faults": "What breaks, and what the client sees of it",
 }
 RANDOM_WEIGHTS = "random weights: times and hits are real, answers are noise"
 

@@ -16,8 +16,8 @@ from ..lessons.header import lesson_id
 from .configuration import check_options
 from .opening import open_run
 from .options import add_options
-from .selection import PEERS, LessonModule, set_aside
-from .stash import CONFIG, SESSION
+from .selection import MARKERS, LessonModule, set_aside
+from .stash import CONFIG, FAULTS_PAGE, SESSION
 from .undecided import UNDECIDED, is_undecided, mark_undecided
 
 
@@ -29,7 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Check every option before anything starts; a bad value ends the run with exit code 4."""
-    config.addinivalue_line("markers", f"{PEERS}: measures LMCache and its peers; runs with --kv-peers alone")
+    for name, meaning in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
     check_options(config)
 
 
@@ -70,6 +71,16 @@ def pytest_report_teststatus(
 ) -> tuple[str, str, str] | None:
     """Show an undecided claim as one."""
     return (UNDECIDED, "?", UNDECIDED.upper()) if is_undecided(report) else None
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> Generator[None]:
+    """Name the page of faults, below what the session says, if this run has written it."""
+    yield
+    if page := config.stash.get(FAULTS_PAGE, None):
+        terminalreporter.write_line(f"faults: {page}")
 
 
 @pytest.hookimpl(optionalhook=True)

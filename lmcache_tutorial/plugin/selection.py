@@ -1,4 +1,4 @@
-"""Which items are lessons, benchmarks and peers; what of them is set aside, and what is refused."""
+"""Which items are lessons, benchmarks, faults and peers; what of them is set aside, and what is refused."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from typing import Any
 
 import pytest
 
-from ..lessons.header import HeaderError, lesson_id, parse_header
+from ..lessons.header import LESSONS_FOLDER, HeaderError, lesson_id, parse_header
 from ..settings.run import RunConfig
 from ..settings.spelling import PYTEST
 
-# The marker of what runs with --kv-peers alone. Its prefix tells it from a marker of another project.
-PEERS = "kv_peers"
+# What runs on request alone. The prefix tells these markers from those of another project.
+PEERS, WHOLE_MATRIX = "kv_peers", "kv_whole_matrix"
+# Another project may have this marker too; ours counts in the lessons' folder alone.
+FAULTS = "faults"
+MARKERS = {
+    PEERS: "measures LMCache and its peers; runs with --kv-peers alone",
+    FAULTS: "breaks servers on purpose",
+    WHOLE_MATRIX: "one of the many faults of the whole matrix; runs with --kv-faults alone",
+}
 Items = Sequence[pytest.Item]
 
 
@@ -31,40 +38,52 @@ class LessonModule(pytest.Module):
 
 @dataclass(frozen=True)
 class Selection:
-    """What of the tutorial a run selects: the lessons' claims, their benchmarks, and peers."""
+    """What of the tutorial a run selects: the lessons' claims, their benchmarks, peers, and faults."""
 
     claims: Items
     benchmarks: Items
     peers: Items
+    faults: Items
 
     def __bool__(self) -> bool:
         """Tell whether anything was selected."""
-        return bool(self.claims or self.benchmarks or self.peers)
+        return bool(self.claims or self.benchmarks or self.peers or self.faults)
 
 
 def set_aside(config: pytest.Config, items: list[pytest.Item]) -> Selection:
-    """Deselect benchmarks and peers unless they are asked for; return what is left of the tutorial."""
+    """Deselect what runs on request alone and is not asked for; return what is left of the tutorial."""
     peers = [item for item in items if item.get_closest_marker(PEERS)]
     lessons = [item for item in items if lesson_id(item.path) and item not in peers]
     benchmarks = [item for item in lessons if "benchmark" in getattr(item, "fixturenames", ())]
-    claims = [item for item in lessons if item not in benchmarks]
-    asked = Selection(
-        claims,
-        benchmarks if config.getoption("benchmark_only", default=False) else [],
-        peers if config.getoption(PYTEST("peers")) else [],
+    matrix = [item for item in items if item.get_closest_marker(WHOLE_MATRIX)]
+    on_request = (
+        (benchmarks, config.getoption("benchmark_only", default=False)),
+        (peers, config.getoption(PYTEST("peers"))),
+        (matrix, config.getoption(PYTEST("faults"))),
     )
-    aside = [item for item in (*benchmarks, *peers) if item not in (*asked.benchmarks, *asked.peers)]
-    if aside:
+    unasked = {item for some, is_asked in on_request if not is_asked for item in some}
+    if aside := [item for item in items if item in unasked]:
         config.hook.pytest_deselected(items=aside)
-        items[:] = [item for item in items if item not in aside]
-    return asked
+        items[:] = [item for item in items if item not in unasked]
+    return Selection(
+        claims=[item for item in lessons if item not in unasked and item not in benchmarks],
+        benchmarks=[item for item in benchmarks if item not in unasked],
+        peers=[item for item in peers if item not in unasked],
+        faults=[item for item in items if is_fault(item)],
+    )
+
+
+def is_fault(item: pytest.Item) -> bool:
+    """Tell whether an item breaks our servers, and is no claim of a lesson."""
+    ours = item.path.parent.name == LESSONS_FOLDER and not lesson_id(item.path)
+    return ours and item.get_closest_marker(FAULTS) is not None
 
 
 def refuse_company(config: pytest.Config, selection: Selection) -> None:
-    """Refuse what would run beside the lessons or the peers and disturb them.
+    """Refuse what would run beside the lessons, the faults or the peers and disturb them.
 
     Raises:
-        pytest.UsageError: pytest-xdist is asked for; or peers, with lessons or a kept stack beside them.
+        pytest.UsageError: pytest-xdist is asked for; or peers, with anything else or a kept stack beside.
     """
     if config.getoption("numprocesses", default=None) or hasattr(config, "workerinput"):
         raise pytest.UsageError(
@@ -73,9 +92,9 @@ def refuse_company(config: pytest.Config, selection: Selection) -> None:
         )
     if not selection.peers:
         return
-    if selection.claims or selection.benchmarks:
+    if selection.claims or selection.benchmarks or selection.faults:
         raise pytest.UsageError(
-            "--kv-peers runs several engines of its own, and lessons beside them would disturb both.\n"
+            "--kv-peers runs several engines, and lessons or faults beside them would disturb both.\n"
             "To fix: pytest --kv-peers -k peers"
         )
     from ..stack.kept_state import StackError, kept_servers

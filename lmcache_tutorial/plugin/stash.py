@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,3 +14,4 @@ if TYPE_CHECKING:
 
 CONFIG: pytest.StashKey[RunConfig] = pytest.StashKey()
 SESSION: pytest.StashKey[Session] = pytest.StashKey()
+FAULTS_PAGE: pytest.StashKey[Path] = pytest.StashKey()  # once this run has written it

@@ -142,6 +142,7 @@ class RunOptions:
             ini=False,  # it is a wish for one run, and its file would hold for every run
         ),
     ] = None
+    faults: Annotated[bool, Option("run the whole matrix of faults", ini=False)] = False
 
 
 @dataclass(frozen=True)

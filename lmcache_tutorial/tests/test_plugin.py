@@ -116,7 +116,86 @@ def test_peers_run_on_request_and_alone(pytester, suite):
     assert run(pytester, "--kv-peers", "-k", "peers").parseoutcomes() == {"passed": 1, "deselected": 2}
     beside = run(pytester, "--kv-peers")
     assert beside.ret == 4
-    beside.stderr.fnmatch_lines(["*lessons beside them*", "To fix: pytest --kv-peers -k peers"])
+    beside.stderr.fnmatch_lines(["*lessons or faults beside them*", "To fix: pytest --kv-peers -k peers"])
+
+
+FAULTS = """
+import pytest
+
+pytestmark = pytest.mark.faults
+
+def test_a_killed_cache_is_survived(faults):
+    with faults.row("LMCache killed", under="idle", setting="`mq_timeout` 5 s") as row:
+        row.saw("1 answer")
+        row.answer = "right"
+
+@pytest.mark.parametrize("load", ["idle", pytest.param("busy", marks=pytest.mark.kv_whole_matrix)])
+def test_a_full_disk_is_survived(faults, load):
+    with faults.row("disk full", under=load, setting="none"):
+        faults.not_run("no small disk")
+"""
+
+
+@pytest.fixture
+def suite_with_faults(pytester, suite):
+    """The suite, and tests that break servers."""
+    pytester.makeini("[pytest]\naddopts = --strict-markers\n")
+    pytester.makeconftest('pytest_plugins = ["fixtures.report", "fixtures.faults"]')
+    (pytester.path / "tutorial_tests" / "test_faults.py").write_text(FAULTS)
+    return suite
+
+
+def fault_rows(pytester):
+    rows = json.loads((pytester.path / "reports" / "faults.json").read_text())["rows"]
+    return {(row["fault"], row["under"]): (row["outcome"], row["reason"]) for row in rows}
+
+
+def test_the_whole_matrix_of_faults_runs_on_request(pytester, suite_with_faults):
+    some = run(pytester, "-m", "faults")
+    assert some.parseoutcomes() == {"passed": 1, "skipped": 1, "deselected": 3}
+    held, cannot = ("held", ""), ("not run", "no small disk")
+    assert fault_rows(pytester) == {("LMCache killed", "idle"): held, ("disk full", "idle"): cannot}
+    assert some.outlines[-2] == f"faults: {pytester.path / 'reports' / 'faults.html'}"
+    some.stdout.fnmatch_lines(["lmcache-tutorial: profile cpu, *"])
+    assert not (pytester.path / "reports" / "results.json").exists()
+    whole = run(pytester, "--kv-faults", "-m", "faults")
+    assert whole.parseoutcomes() == {"passed": 1, "skipped": 2, "deselected": 2}
+    assert fault_rows(pytester)["disk full", "busy"] == cannot
+
+
+def test_a_fault_that_cannot_be_made_fails_where_every_fault_must_run(
+    pytester, suite_with_faults, monkeypatch
+):
+    monkeypatch.setenv("CI", "true")
+    done = run(pytester)
+    assert done.parseoutcomes() == {"passed": 3, "failed": 1, "deselected": 1}
+    assert fault_rows(pytester)["disk full", "idle"] == ("not run", "no small disk")
+    done.stdout.fnmatch_lines(
+        ["verdict: passed", "report: *index.html", "faults: *faults.html"], consecutive=True
+    )
+    assert '<a href="faults.html">' in (pytester.path / "reports" / "index.html").read_text()
+    assert [lesson["id"] for lesson in results(pytester)["lessons"]] == ["lesson1", "lesson2"]
+
+
+def test_a_run_of_faults_alone_is_opened_as_one_of_lessons(pytester, suite_with_faults):
+    refused = run(pytester, "-m", "faults", "--kv-report-dir=conftest.py/reports")
+    assert refused.ret == 4
+    refused.stderr.fnmatch_lines(["*--kv-report-dir is *, which cannot be written*"])
+    beside = run(pytester, "--kv-peers", "-m", "faults or kv_peers")
+    assert beside.ret == 0  # there are no peers here
+    (pytester.path / "tutorial_tests" / "test_peers.py").write_text(PEERS)
+    beside = run(pytester, "--kv-peers", "-m", "faults or kv_peers")
+    assert beside.ret == 4
+    beside.stderr.fnmatch_lines(["*lessons or faults beside them*"])
+
+
+def test_a_table_of_faults_that_cannot_be_written_is_one_message(pytester, suite_with_faults):
+    (pytester.path / "reports" / "faults.json").mkdir(parents=True)
+    done = run(pytester, "-m", "faults")
+    assert done.ret == 1
+    done.stdout.fnmatch_lines(["*the table of faults could not be written: *faults.json*"])
+    assert "Traceback" not in done.stdout.str() + done.stderr.str()
+    done.stdout.no_fnmatch_line("faults: *")
 
 
 def test_a_run_writes_a_report_and_ends_with_its_path(pytester, suite):
@@ -343,6 +422,28 @@ def test_an_interrupted_run_tears_down_and_writes_its_report(pytester, suite, nu
     assert "report: " in output
 
 
+FAULT_WAITING = """
+import time
+import pytest
+
+@pytest.mark.faults
+def test_a_paused_cache_is_survived(faults):
+    with faults.row("LMCache paused", under="idle", setting="none"):
+        open("waiting", "w").close()
+        time.sleep(60)
+"""
+
+
+def test_an_interrupted_run_of_faults_writes_its_table(pytester, suite_with_faults):
+    for path in (pytester.path / "tutorial_tests").iterdir():
+        path.unlink()
+    (pytester.path / "tutorial_tests" / "test_faults.py").write_text(FAULT_WAITING)
+    code, output, _ = interrupted(pytester, signal.SIGTERM)
+    assert code == 2
+    assert fault_rows(pytester) == {("LMCache paused", "idle"): ("not run", "the run was interrupted")}
+    assert "\nfaults: " in output
+
+
 def test_an_interrupted_run_whose_teardown_fails_writes_its_report_all_the_same(pytester, suite):
     suite(2, WAITING.format(ending="raise RuntimeError('vllm was still there')"))
     code, output, errors = interrupted(pytester, signal.SIGINT)
@@ -485,7 +586,8 @@ ANOTHER_TEST = """
 import sys
 import pytest
 
-@pytest.mark.peers  # a marker of theirs
+@pytest.mark.peers  # markers of theirs
+@pytest.mark.faults
 def test_with_peers(): ...
 
 def test_it(benchmark, pytestconfig):
