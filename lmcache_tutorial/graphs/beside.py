@@ -60,14 +60,14 @@ class Beside:
         """Ask one question about one manual; the request carries ``extra_headers`` and ``extra_body``."""
         return self.ask(self.reader.graph, {"manual": manual, "question": question, "options": options})
 
-    def when_idle(self, manual: str, question: str) -> Turn:
+    def when_idle(self, manual: str, question: str, **options: Any) -> Turn:
         """Ask when no engine looks for work: on few cores it would slow its neighbour down.
 
         vLLM's worker goes on looking for a second after its last request, and takes a core for it
         (0.32, ``SpinCondition``).
         """
         time.sleep(IDLE_AFTER_S)
-        return self(manual, question)
+        return self(manual, question, **options)
 
     def in_turn(self, manuals: Sequence[str], question: str) -> InTurn:
         """Ask the same question about each manual, and then about each once more."""

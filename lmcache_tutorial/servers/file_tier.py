@@ -41,7 +41,7 @@ class FileTier(Tier):
             # Without the eviction block the bound is only reported: files go on to grow beyond it.
             told |= {"type": "fs_native", "max_capacity_gb": self._own.capacity_gib}
             told |= {"eviction": {"eviction_policy": "LRU"}}
-        return told | dict(self._own.adapter)
+        return self._own.told(told)
 
     @property
     def paths(self) -> list[Path]:

@@ -208,7 +208,7 @@ def cache_command(plan: CachePlan, own: CacheConfig) -> list[str]:
         "--eviction-policy": own.eviction,
         "--chunk-size": own.chunk_tokens,
         "--supported-transfer-mode": own.transfer,
-        "--shm-name": "" if mapped else plan.shm_name,
+        "--shm-name": "" if mapped or not own.shared_memory else plan.shm_name,
         "--worker-reap-timeout-seconds": 30 if mapped else None,
         "--l2-prefetch-policy": "retain" if own.retain else None,
         "--kv-event-log-size": "0" if unlogged else None,
@@ -229,5 +229,6 @@ def connector(own: CacheConfig, port: int) -> dict[str, Any]:
     return {
         "kv_connector": "LMCacheMPConnector",
         "kv_role": "kv_both",
+        "kv_load_failure_policy": own.failed_load,
         "kv_connector_extra_config": settings,
     }

@@ -90,7 +90,7 @@ class Valkey(Tier):
 
     def adapter(self) -> dict[str, Any]:
         """Build LMCache's adapter; the password is not in it."""
-        return {"type": "resp", "host": "127.0.0.1", "port": self.plan.port} | dict(self.plan.own.adapter)
+        return self.plan.own.told({"type": "resp", "host": "127.0.0.1", "port": self.plan.port})
 
     def environment(self) -> dict[str, str]:
         """Return the password, as LMCache's adapter reads it where its own setting is empty."""

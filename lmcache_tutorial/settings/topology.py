@@ -6,11 +6,13 @@ router is a further entry.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 Transfer = Literal["auto", "lmcache_driven", "engine_driven"]
 Eviction = Literal["LRU", "ARC", "IsolatedLRU", "noop"]
+FailedLoad = Literal["recompute", "fail"]
 Policy = Literal["round_robin", "random", "power_of_two", "consistent_hash", "cache_aware", "kv_aware"]
 Variables = tuple[tuple[str, str], ...]
 
@@ -53,7 +55,10 @@ class CacheConfig:
 
     ``tiers`` are the places, among the stack's tiers, of those that it writes to and reads from, in this
     order. What comes back from a tier stays in memory under ``retain``, and else is given up after it was
-    read. ``eviction`` is LMCache's policy for its memory.
+    read. ``eviction`` is LMCache's policy for its memory. ``failed_load`` is what an engine does when KV that
+    was found does not come: prefill it, or end the request with an error, which is vLLM's default. Without
+    ``shared_memory`` an engine that copies itself sends KV through a socket: slower, but an engine of LMCache
+    0.5.6 that stores into shared memory dies with the cache server (reports/findings).
     """
 
     program: str = "lmcache"
@@ -65,6 +70,8 @@ class CacheConfig:
     eviction: Eviction = "LRU"
     tiers: tuple[int, ...] = ()
     retain: bool = False
+    failed_load: FailedLoad = "recompute"
+    shared_memory: bool = True
     arguments: tuple[str, ...] = ()
 
 
@@ -74,14 +81,25 @@ class TierConfig:
 
     ``capacity_gib`` bounds what it keeps; ``None`` is no bound, and then ``planned_gib`` is what is meant to
     be written to it: before it starts, the machine must have as much. ``adapter`` holds more of what LMCache
-    is told about it, as names and values of its ``--l2-adapter``.
+    is told about it, as names and values of its ``--l2-adapter``; ``around`` is an adapter of LMCache's that
+    wraps it, such as ``fault_inject``.
     """
 
     program: str
     capacity_gib: float | None = None
     planned_gib: float = 0.0
     adapter: tuple[tuple[str, Any], ...] = ()
+    around: tuple[tuple[str, Any], ...] = ()
     arguments: tuple[str, ...] = ()
+
+    def told(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """Build what LMCache is told about it, from what its program has to say.
+
+        >>> TierConfig("file_tier", around=(("type", "fault_inject"),)).told({"type": "fs"})
+        {'type': 'fault_inject', 'inner': {'type': 'fs'}}
+        """
+        inner = {**own, **dict(self.adapter)}
+        return {**dict(self.around), "inner": inner} if self.around else inner
 
 
 @dataclass(frozen=True)

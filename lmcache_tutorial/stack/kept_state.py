@@ -16,7 +16,7 @@ from ..settings.profiles import LessonSizes
 from ..settings.topology import CacheConfig, EngineConfig, RouterConfig, StackConfig, TierConfig
 from ..settings.workload import Workload
 
-STATE_SCHEMA = 5  # of the state file; raise it whenever what stands in it changes
+STATE_SCHEMA = 6  # of the state file; raise it whenever what stands in it changes
 
 
 class StackError(RuntimeError):

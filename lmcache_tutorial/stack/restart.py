@@ -12,6 +12,7 @@ import httpx
 from ..servers.lmcache import Cache
 from ..servers.process import ServerError, wait_until_ready
 from ..servers.program import Program
+from ..servers.valkey import Valkey
 from ..servers.vllm import Engine
 from ..servers.vllm_router import Router
 from ..settings.topology import CacheConfig, RouterConfig
@@ -70,7 +71,7 @@ def restart_caches(stack: Stack, own: CacheConfig) -> None:
     _wait_answers(stack, stack.caches)
     for engine in stack.engines:
         if engine.cache:
-            _wait_connected(stack, engine, engine.cache)
+            wait_connected(stack, engine, engine.cache)
     stack.empty_lmcache()
     stack.on_restart(stack)
 
@@ -114,6 +115,22 @@ def reconnect(stack: Stack, engine: int, cache: int | None) -> None:
     if stack.router:
         _wait_answers(stack, [stack.router])
     stack.warm_up()
+    stack.on_restart(stack)
+
+
+def start_again(stack: Stack, program: Program) -> None:
+    """Start a program of a stack that has ended, as it was, and wait until it answers.
+
+    Raises:
+        ServerError: it is none of ours, or did not become ready.
+    """
+    if isinstance(program, Engine):
+        program.restart(program.cache)
+    elif isinstance(program, Router) and stack.config.router:
+        program.restart(stack.config.router)
+    elif isinstance(program, Cache | Valkey):
+        program.restart()
+    _wait_answers(stack, [program])
     stack.on_restart(stack)
 
 
@@ -180,7 +197,7 @@ def _wait_answers(stack: Stack, restarted: Sequence[Program], how: str = "") -> 
     )
 
 
-def _wait_connected(stack: Stack, engine: Engine, cache: Cache) -> None:
+def wait_connected(stack: Stack, engine: Engine, cache: Cache) -> None:
     """Ask an engine new prompts of a chunk until its cache has looked one up and stored it.
 
     Raises:

@@ -154,7 +154,7 @@ def collected(*arguments: str) -> list[str]:
 
 def test_k_selects_one_chapter_alone():
     everything = collected()
-    assert len(LESSONS) == 7
+    assert len(LESSONS) == 8
     for number, path in enumerate(LESSONS, 1):
         word = "lesson" + str(number)
         chosen = collected("-k", word)
