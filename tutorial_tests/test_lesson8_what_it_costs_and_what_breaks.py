@@ -40,7 +40,7 @@ from lmcache_tutorial.stack.faults import killed, paused
 from lmcache_tutorial.stack.restart import restart_caches
 from lmcache_tutorial.stack.stack import Stack
 
-MANUAL = Document("lmcache-source", size="medium", seed=8)
+MANUAL = Document("lmcache-source", size="long", seed=8)
 QUESTION = "Which class stores a chunk?"
 HALF, FOUR, SHORT, MEDIUM = "half a chunk", "4 chunks", "8 chunks", "a document"
 CHUNKS = {HALF: 0.5, "1 chunk": 1, "2 chunks": 2, FOUR: 4, SHORT: 8}  # prompts that are cut to so many
@@ -104,7 +104,7 @@ def lab(stack: Stack, open_beside: OpenBeside) -> Beside:
 @pytest.fixture(scope="module")
 def texts(lab: Beside, read: Read, sizes: LessonSizes) -> Texts:
     """The manual, cut so that each prompt ends a few tokens after a chunk: what is loaded is nearly all."""
-    chunks = CHUNKS | {MEDIUM: sizes.medium // lab.stack.chunk_tokens - 1}
+    chunks = CHUNKS | {MEDIUM: max(9, sizes.medium // lab.stack.chunk_tokens - 1)}
     return {name: cut_to_chunks(lab.stack, read(MANUAL), QUESTION, count) for name, count in chunks.items()}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..prompts.documents import fresh
+from ..prompts.documents import CorpusError, fresh
 from ..quantities.break_even import Line
 from ..quantities.records import Interval, Turn
 from ..quantities.statistics import ratio_of_medians
@@ -108,9 +108,15 @@ class Storing:
 
 
 def cut_to_chunks(stack: Stack, text: str, question: str, chunks: float) -> str:
-    """Cut a text so that its prompt has so many chunks, and a few tokens more."""
+    """Cut a text so that its prompt has so many chunks, and a few tokens more.
+
+    Raises:
+        CorpusError: the text is too short for that.
+    """
     wanted = int(chunks * stack.chunk_tokens) + BEYOND_TOKENS
     length = wanted
     while len(stack.tokenize(Reader.messages(fresh(text[:length]), question))) < wanted:
+        if length > len(text):
+            raise CorpusError(f"a text of {len(text):,} characters makes no prompt of {wanted:,} tokens.")
         length += STEP
     return text[:length]

@@ -69,9 +69,8 @@ def raise_it():
     ids=["assert", "fail", "error", "no message"],
 )
 def test_what_fails_inside_is_not_held_and_goes_on(record, act, reason):
-    with pytest.raises(BaseException) as raised:  # noqa: PT011 - pytest.fail's is no Exception
+    with pytest.raises((AssertionError, OSError, pytest.fail.Exception)):
         ended(record, act)
-    assert not isinstance(raised.value, pytest.skip.Exception)
     (row,) = record.rows
     assert (row.outcome, row.reason, row.recovered_s) == ("not held", reason, 2.5)
 
