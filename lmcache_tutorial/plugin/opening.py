@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-
 import pytest
 
 from ..settings.paths import writable_folder
@@ -33,7 +31,3 @@ def open_run(config: pytest.Config, selection: Selection) -> None:
 
         session = config.stash[SESSION] = Session(config, run, selection.claims)
         config.pluginmanager.register(session, "lmcache-tutorial-session")
-        # What the collection of tests has made lives until the end. Without this Python would look through
-        # all of it now and then, for 0.1 to 0.2 s (measured), in the midst of calls that are timed.
-        gc.collect()
-        gc.freeze()

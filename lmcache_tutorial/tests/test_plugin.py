@@ -210,6 +210,14 @@ def test_a_run_writes_a_report_and_ends_with_its_path(pytester, suite):
     assert "Chapter 1. Its title" in (pytester.path / "reports" / "index.html").read_text()
 
 
+def test_garbage_collection_is_kept_out_of_claims_alone(pytester, suite):
+    suite(1, "def test_lesson1_it_is_frozen():\n    import gc\n    assert gc.get_freeze_count() > 1_000")
+    (pytester.path / "test_mine.py").write_text(
+        "def test_mine():\n    import gc\n    assert not gc.get_freeze_count()"
+    )
+    assert run(pytester, "tutorial_tests", "test_mine.py").parseoutcomes() == {"passed": 4}
+
+
 def test_a_report_folder_may_lie_in_the_home_folder(pytester, suite, monkeypatch):
     monkeypatch.setenv("HOME", str(pytester.mkdir("home")))
     run(pytester, "--kv-report-dir=~/mine")
