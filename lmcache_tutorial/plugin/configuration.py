@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from ..settings.errors import ConfigError
+from ..settings.options import check_choices
 from ..settings.run import RunConfig, run_config
 from .options import given_options, spelling
 from .stash import CONFIG
@@ -37,7 +38,8 @@ def check_options(config: pytest.Config) -> None:
     """
     with usage_errors(config):
         options = given_options(config)
-        believed = replace(options, peers=None) if options.stack == "auto" else options
+        check_choices(options)
+        believed = replace(options, peers=None, dtype="auto") if options.stack == "auto" else options
         run_config(believed, has_gpu=lambda: options.stack == "gpu")
 
 

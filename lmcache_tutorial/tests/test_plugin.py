@@ -101,6 +101,25 @@ doctor.compiled_operations = session.compiled_operations = slow
     assert results(pytester)["environment"]["weights"] == "random"
 
 
+@pytest.mark.parametrize(("gpu", "code"), [(True, 0), (False, 4)])
+def test_a_format_of_which_a_cpu_engine_dies_is_refused_when_no_gpu_was_found(pytester, suite, gpu, code):
+    pytester.makeconftest(
+        CONFTEST
+        + f"""
+import lmcache_tutorial.settings.number_format as number_format
+import lmcache_tutorial.settings.run as run
+number_format.best_instruction_set = lambda flags: "AMX"
+number_format.instruction_set_here = lambda: "AVX2"
+run.cuda_works = lambda: {gpu}
+"""
+    )
+    asked = ["--kv-stack=auto", "--kv-dtype=bfloat16", "--kv-allow-slow-lmcache"]
+    done = pytester.runpytest_subprocess(*asked, timeout=60)
+    assert done.ret == code
+    if not gpu:
+        done.stderr.fnmatch_lines(["*--kv-dtype=bfloat16 and ONEDNN_MAX_CPU_ISA exclude each other*"])
+
+
 PEERS = """
 import pytest
 
