@@ -14,8 +14,9 @@ import pytest
 
 from ..lessons.header import lesson_id
 from .configuration import check_options
-from .opening import open_run
+from .opening import open_prompts, open_run
 from .options import add_options
+from .prompt_items import PromptsFile, is_prompts_file
 from .selection import MARKERS, LessonModule, set_aside
 from .stash import CONFIG, FAULTS_PAGE, SESSION
 from .undecided import UNDECIDED, is_undecided, mark_undecided
@@ -39,10 +40,16 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
     return LessonModule.from_parent(parent, path=module_path) if lesson_id(module_path) else None
 
 
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Collect a file of prompts: a test for each group."""
+    return PromptsFile.from_parent(parent, path=file_path) if is_prompts_file(file_path) else None
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Set aside what runs on request only, and make ready for what is left of the tutorial."""
     open_run(config, set_aside(config, items))
+    open_prompts(config, items)
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str] | None:

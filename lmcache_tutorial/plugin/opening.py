@@ -5,10 +5,31 @@ from __future__ import annotations
 import pytest
 
 from ..settings.paths import writable_folder
+from ..settings.run import bars
 from .configuration import run_configuration, usage_errors
+from .options import given_options
+from .prompt_items import PromptItem
 from .selection import Selection, refuse_a_slow_lmcache, refuse_company
 from .signals import orderly_signals
-from .stash import SESSION
+from .stash import PROMPTS, SESSION
+
+
+def open_prompts(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Make ready to ask a deployment, where one is named and a group of prompts is selected.
+
+    Nothing is asked yet, of it or of a GPU.
+    """
+    if config.option.collectonly or not any(isinstance(item, PromptItem) for item in items):
+        return
+    with usage_errors(config):
+        options = given_options(config)
+        thresholds = bars(options)
+    if options.url is None:
+        return
+    from .prompt_run import PromptRun
+
+    run = config.stash[PROMPTS] = PromptRun(options, thresholds)
+    config.pluginmanager.register(run, "lmcache-tutorial-prompts")
 
 
 def open_run(config: pytest.Config, selection: Selection) -> None:

@@ -11,7 +11,9 @@ from ..settings.run import RunConfig
 
 if TYPE_CHECKING:
     from .lesson_run import Session
+    from .prompt_run import PromptRun
 
 CONFIG: pytest.StashKey[RunConfig] = pytest.StashKey()
 SESSION: pytest.StashKey[Session] = pytest.StashKey()
+PROMPTS: pytest.StashKey[PromptRun] = pytest.StashKey()  # where a deployment was named
 FAULTS_PAGE: pytest.StashKey[Path] = pytest.StashKey()  # once this run has written it

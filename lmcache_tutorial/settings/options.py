@@ -143,6 +143,20 @@ class RunOptions:
         ),
     ] = None
     faults: Annotated[bool, Option("run the whole matrix of faults", ini=False)] = False
+    url: Annotated[
+        str | None,
+        Option(
+            "a running deployment, an engine or a router: it is asked the groups of *.prompts.jsonl",
+            chosen="none",
+        ),
+    ] = None
+    lmcache_url: Annotated[
+        str | None,
+        Option("the HTTP side of the LMCache that the deployment is said to use", chosen="none"),
+    ] = None
+    allow_reset: Annotated[
+        bool, Option("the deployment's engine may be told to empty its own cache, to ask LMCache alone")
+    ] = False
 
 
 @dataclass(frozen=True)

@@ -58,19 +58,27 @@ def run_config(options: RunOptions, has_gpu: Callable[[], bool] | None = None) -
     _check_peers(options, profile.stack.profile)
     dtype, reason = number_format(options.dtype, profile.stack.profile)
     settings = _settings(options, replace(profile.stack, dtype=dtype))
-    thresholds = Thresholds(
-        min_hit_rate=percent("min_hit_rate", options.min_hit_rate) / 100,
-        min_ttft_drop=percent("min_ttft_drop", options.min_ttft_drop) / 100,
-    )
     return RunConfig(
         settings,
         classes_for(profile.classes, settings.cache.chunk_tokens, settings.engine.context_tokens),
         reason,
-        thresholds,
+        bars(options),
         user_path("report_dir", options.report_dir).absolute(),
         options.keep,
         options.allow_slow_lmcache,
         options.peers,
+    )
+
+
+def bars(options: RunOptions) -> Thresholds:
+    """Return the bars that options set.
+
+    Raises:
+        ConfigError: one is no per cent value.
+    """
+    return Thresholds(
+        min_hit_rate=percent("min_hit_rate", options.min_hit_rate) / 100,
+        min_ttft_drop=percent("min_ttft_drop", options.min_ttft_drop) / 100,
     )
 
 

@@ -27,12 +27,12 @@ RANKS = {
     "asking": 8,
     "graphs": 9,
     "diagnosis": 10,
-    "gate": 10,
-    "report": 11,
-    "peers": 12,
-    "workbench": 13,
-    "plugin": 14,
-    "cli": 14,
+    "gate": 11,
+    "report": 12,
+    "peers": 13,
+    "workbench": 14,
+    "plugin": 15,
+    "cli": 15,
 }
 NEVER = {  # beyond the ranks
     "traces": {"stack", "asking"},

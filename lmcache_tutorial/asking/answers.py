@@ -1,0 +1,128 @@
+"""One streamed request to any OpenAI-compatible server -> what the gate needs of its answer.
+
+Nothing is assumed of the server beyond the API: what it does not tell is ``None``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
+
+import httpx
+
+from .first_token import events, token_text
+
+ANSWER_LIMIT_S = 120.0  # without a byte: a long cold prompt on a slow machine takes a minute
+
+
+class NoAnswerError(RuntimeError):
+    """A request had no whole answer; the message says in a few words what came instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one request had for an answer.
+
+    Attributes:
+        prompt_tokens: as the server counts them; ``None`` where it does not tell.
+        cached_tokens: how many of them were not computed; ``None`` where it does not tell.
+        ttft_s: request sent to first chunk with content, client clock [s].
+        text: the answer.
+        token: its first token, as the server writes it; empty where it does not tell.
+        likely: the candidates for the first token, each with its log-probability [nats].
+    """
+
+    prompt_tokens: int | None
+    cached_tokens: int | None
+    ttft_s: float
+    text: str
+    token: str = ""
+    likely: Mapping[str, float] = field(default_factory=dict)
+
+    def distance(self, other: Answer) -> float | None:
+        """Compute how far the log-probability of this answer's first token is from the other's [nats].
+
+        ``inf``: it is none of the other's candidates. ``None``: a server that does not tell.
+
+        >>> one = Answer(10, 0, 0.1, "Paris", "Paris", {"Paris": -0.1, "Rome": -2.5})
+        >>> round(one.distance(Answer(10, 8, 0.1, "Rome", "Rome", {"Paris": -0.3, "Rome": -0.2})), 6)
+        0.2
+        """
+        if not (self.likely and other.likely):
+            return None
+        return abs(self.likely[self.token] - other.likely.get(self.token, -inf))
+
+
+def ask_streamed(
+    client: httpx.Client, path: str, body: Mapping[str, Any], *, limit_s: float = ANSWER_LIMIT_S
+) -> Answer:
+    """Send one request and read its answer to the end.
+
+    Args:
+        client: knows the server's address, and the key that it asks for.
+        path: of the API.
+        body: what is asked; streaming and usage are added.
+        limit_s: how long nothing may come [s].
+
+    Raises:
+        NoAnswerError: no whole answer came.
+    """
+    asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
+    sent = time.perf_counter()
+    pieces: list[tuple[float, bytes]] = []
+    try:
+        with client.stream("POST", path, json=asked, timeout=limit_s) as answer:
+            pieces += [(time.perf_counter(), piece) for piece in answer.iter_raw()]
+            status = answer.status_code
+    except httpx.HTTPError as error:
+        raise NoAnswerError(f"{type(error).__name__}: {error}") from None
+    if status != httpx.codes.OK:
+        text = b"".join(piece for _, piece in pieces).decode(errors="replace")
+        raise NoAnswerError(f"HTTP {status}: {text[:300]}")
+    return read_answer(pieces, sent)
+
+
+def read_answer(pieces: Sequence[tuple[float, bytes]], sent: float) -> Answer:
+    """Read an answer from the timed pieces of its stream.
+
+    Raises:
+        NoAnswerError: an error came within it, or it has no token.
+    """
+    first, text, usage, token, likely = None, "", None, "", dict[str, float]()
+    try:
+        for at, event in events(pieces):
+            if error := event.get("error"):
+                told = error.get("message", error) if isinstance(error, dict) else error
+                raise NoAnswerError(f"in the stream: {told}"[:300])
+            usage = event.get("usage") or usage
+            for choice in event.get("choices") or ():
+                if (piece := token_text(choice)) is not None:
+                    first = at if first is None else first
+                    text += piece
+                if not likely:
+                    token, likely = _first_token(choice)
+    except ValueError as error:
+        raise NoAnswerError(f"the stream is no JSON: {error}") from None
+    if first is None:
+        raise NoAnswerError("the answer ended without a token")
+    usage = usage or {}
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    return Answer(usage.get("prompt_tokens"), cached, first - sent, text, token, likely)
+
+
+def _first_token(choice: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
+    """Return a choice's first token and its candidates, in a chat's form or a completion's."""
+    told = choice.get("logprobs") or {}
+    if content := told.get("content"):
+        first = content[0]
+        candidates = {one["token"]: float(one["logprob"]) for one in first.get("top_logprobs") or ()}
+        return first["token"], candidates | {first["token"]: float(first["logprob"])}
+    if told.get("tokens") and told.get("token_logprobs") and told["token_logprobs"][0] is not None:
+        token = told["tokens"][0]
+        candidates = {name: float(value) for name, value in (told.get("top_logprobs") or [{}])[0].items()}
+        return token, candidates | {token: float(told["token_logprobs"][0])}
+    return "", {}

@@ -1,0 +1,303 @@
+"""A running deployment, found at an address: what it serves, what it tells, and how cold is made there.
+
+It is somebody else's: nothing of it is started, stopped or emptied, and others may use it meanwhile. So only
+what it says of each request is believed.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from ..asking.answers import Answer, NoAnswerError, ask_streamed
+from ..prompts.prompts_file import Prompt
+from ..servers.lmcache import Cache
+from ..settings.topology import CacheConfig
+
+KEYS = ("LMCACHE_TUTORIAL_API_KEY", "OPENAI_API_KEY")  # the first of these variables that is set
+PROBE_NUMBERS = 300  # a prompt of some 1,000 tokens: several chunks of LMCache
+ANSWER_TOKENS = 4
+CANDIDATES = 5  # for the first token
+OPEN_LIMIT_S = 10.0
+COUNTED_LIMIT_S = 5.0  # until LMCache has counted a look-up
+RESET_LIMIT_S = 30.0  # an engine refuses while a store holds blocks
+
+
+class DeploymentError(RuntimeError):
+    """A deployment that cannot be judged; the message says what was seen and what to do."""
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """What keeps the KV of some requests apart from all others: a salt, or a nonce in front of the prompt."""
+
+    salt: str = ""
+    nonce: str = ""
+
+    def body(self, prompt: Prompt) -> dict[str, Any]:
+        """Put a request into the namespace."""
+        body = dict(prompt.body)
+        if self.salt:
+            body["cache_salt"] = self.salt
+        if self.nonce and prompt.is_chat:
+            first, *others = body["messages"]
+            body["messages"] = [{**first, "content": _before(self.nonce, first.get("content"))}, *others]
+        elif self.nonce:
+            body["prompt"] = f"{self.nonce}\n{body['prompt']}"
+        return body
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What was found at an address.
+
+    Attributes:
+        client: knows the address and the key.
+        model: the name that is asked for.
+        honours_salts: whether requests of another ``cache_salt`` share nothing; else cold is made by a nonce.
+        tells_cached: whether answers say how many tokens were not computed.
+        block_tokens: the engine's KV block; ``None`` where it does not tell.
+        chunk_tokens: LMCache's chunk; ``None`` where no LMCache was named.
+        may_reset: whether the engine's own cache may be emptied.
+    """
+
+    client: httpx.Client
+    model: str
+    honours_salts: bool
+    tells_cached: bool
+    block_tokens: int | None = None
+    chunk_tokens: int | None = None
+    may_reset: bool = False
+
+    def namespace(self) -> Namespace:
+        """Make a namespace that nothing was asked in yet."""
+        drawn = f"lmcache-tutorial {secrets.token_hex(8)}"
+        return Namespace(salt=drawn) if self.honours_salts else Namespace(nonce=drawn)
+
+    def ask(self, prompt: Prompt, within: Namespace) -> Answer:
+        """Ask one prompt within a namespace.
+
+        Raises:
+            NoAnswerError: no whole answer came.
+        """
+        return ask_streamed(self.client, prompt.path, {**_asked(self.model, prompt), **within.body(prompt)})
+
+    def tokens(self, prompt: Prompt, within: Namespace) -> list[int] | None:
+        """Return the prompt's token ids as the server renders it; ``None`` where it has no such page."""
+        body = within.body(prompt)
+        kept = ("messages", "tools", "chat_template_kwargs", "prompt")
+        asked = {"model": self.model, **{name: body[name] for name in kept if name in body}}
+        asked |= {"add_generation_prompt": True} if prompt.is_chat else {}
+        try:
+            answer = self.client.post("/tokenize", json=asked)
+            return list(answer.json()["tokens"]) if answer.status_code == httpx.codes.OK else None
+        except (httpx.HTTPError, ValueError, LookupError, TypeError):
+            return None
+
+    def forget(self) -> None:
+        """Empty the engine's own cache, where that is allowed; LMCache keeps what it has.
+
+        Raises:
+            DeploymentError: it is not allowed, or the engine does not do it.
+        """
+        assert self.may_reset, "nobody has allowed it"
+        deadline = time.monotonic() + RESET_LIMIT_S
+        while time.monotonic() < deadline:
+            try:
+                answer = self.client.post("/reset_prefix_cache").raise_for_status()
+                if answer.json().get("success", True):
+                    return
+            except (httpx.HTTPError, ValueError) as error:
+                raise DeploymentError(
+                    f"the engine does not empty its own cache: {error}.\n"
+                    "To fix: start it with VLLM_SERVER_DEV_MODE=1, or leave --kv-allow-reset out"
+                ) from None
+            time.sleep(0.1)
+        raise DeploymentError(
+            f"the engine did not empty its own cache within {RESET_LIMIT_S:g} s.\n"
+            "To fix: try again when fewer requests are under way"
+        )
+
+
+def find_deployment(
+    client: httpx.Client, model: str | None, lmcache: Cache | None = None, *, may_reset: bool = False
+) -> Deployment:
+    """Look at what serves at a client's address.
+
+    Args:
+        client: see :func:`client_for`.
+        model: the name to ask for; ``None`` is the first that it serves.
+        lmcache: the LMCache server that the engine is said to use.
+        may_reset: whether the engine's own cache may be emptied.
+
+    Raises:
+        DeploymentError: nothing serves there, or not this model, or it gives no answer, or does not use
+            this LMCache.
+    """
+    named = _served(client, model)
+    chunk_tokens, asked = (
+        (_chunk_tokens(lmcache), lmcache.counters().lookup_requested) if lmcache else (None, 0)
+    )
+    probe = _Probe(client, named)
+    if lmcache:
+        _check_asked(lmcache, asked, probe.prompt_tokens)
+    return Deployment(
+        client,
+        named,
+        probe.honours_salts,
+        probe.tells_cached,
+        _block_tokens(client),
+        chunk_tokens,
+        may_reset,
+    )
+
+
+def lmcache_at(url: str) -> Cache:
+    """Make what asks an LMCache server at the address of its HTTP side.
+
+    Raises:
+        DeploymentError: it is no address.
+    """
+    client = client_for(url)
+    return Cache("lmcache", str(client.base_url).rstrip("/"), client, CacheConfig(), port=0)
+
+
+def client_for(url: str) -> httpx.Client:
+    """Make a client for an address; a key comes from the environment and is sent as a bearer's.
+
+    A name and a password in the address are sent as such, in the key's place.
+
+    Raises:
+        DeploymentError: it is no address.
+    """
+    key = next((os.environ[name] for name in KEYS if os.environ.get(name)), "")
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    try:
+        address = httpx.URL(url)
+    except httpx.InvalidURL:
+        address = httpx.URL("")
+    if address.scheme not in ("http", "https") or not address.host:
+        raise DeploymentError("no address of a server.\nTo fix: an address such as http://127.0.0.1:8000")
+    path = address.path.removesuffix("/").removesuffix("/v1") + "/"
+    base = address.copy_with(path=path, userinfo=b"")  # a message may show it, and never a password
+    auth = (address.username, address.password) if address.userinfo else None
+    headers["accept-encoding"] = "identity"  # a compressed stream would arrive in other pieces
+    return httpx.Client(base_url=base, headers=headers, auth=auth, timeout=OPEN_LIMIT_S, trust_env=False)
+
+
+class _Probe:
+    """A prompt that nobody has asked, three times: in one namespace, there again, and in another."""
+
+    def __init__(self, client: httpx.Client, model: str) -> None:
+        numbers = " ".join(str(100_000 + secrets.randbelow(900_000)) for _ in range(PROBE_NUMBERS))
+        prompt = Prompt({"messages": [{"role": "user", "content": f"{numbers}\nWhich is the largest?"}]}, 0)
+        unknown = Deployment(client, model, honours_salts=True, tells_cached=True)
+        one, other = unknown.namespace(), unknown.namespace()
+        try:
+            self.answers = [unknown.ask(prompt, within) for within in (one, one, other)]
+        except NoAnswerError as error:
+            raise DeploymentError(
+                f"{client.base_url.host} serves {model}, but a request had no answer: {error}.\n"
+                "To fix: try the request with curl; the server's log may say more"
+            ) from None
+
+    @property
+    def prompt_tokens(self) -> int:
+        """How long its prompt is [tokens]; 0 where the server does not tell."""
+        return self.answers[0].prompt_tokens or 0
+
+    @property
+    def tells_cached(self) -> bool:
+        """Whether the repeated request says how many of its tokens were not computed."""
+        return self.answers[1].cached_tokens is not None
+
+    @property
+    def honours_salts(self) -> bool:
+        """Whether the request of another salt shared nothing."""
+        return not self.answers[2].cached_tokens
+
+
+def _served(client: httpx.Client, model: str | None) -> str:
+    """Return the name of the model to ask for."""
+    host = str(client.base_url).rstrip("/")
+    try:
+        answer = client.get("v1/models")
+    except httpx.HTTPError as error:
+        raise DeploymentError(
+            f"nothing answers at {host}: {type(error).__name__}.\nTo fix: start it, or name another address"
+        ) from None
+    if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        raise DeploymentError(
+            f"{host} asks for a key (HTTP {answer.status_code}).\nTo fix: put it into the variable {KEYS[0]}"
+        )
+    try:
+        names: Sequence[str] = [one["id"] for one in answer.raise_for_status().json()["data"]]
+    except (httpx.HTTPError, ValueError, LookupError, TypeError):
+        names = []
+    if not names:
+        raise DeploymentError(
+            f"{host}/v1/models names no model (HTTP {answer.status_code}).\n"
+            "To fix: the address of an OpenAI-compatible server, without a path behind /v1"
+        )
+    if model and model not in names:
+        raise DeploymentError(
+            f"{host} serves {', '.join(names)}, and not {model}.\nTo fix: name one of these"
+        )
+    return model or names[0]
+
+
+def _chunk_tokens(lmcache: Cache) -> int:
+    try:
+        return lmcache.chunk_tokens
+    except (httpx.HTTPError, ValueError, LookupError) as error:
+        raise DeploymentError(
+            f"no LMCache answers at {lmcache.url}: {type(error).__name__}.\n"
+            "To fix: start it, or name the address of its HTTP side (--http-port), which has /status"
+        ) from None
+
+
+def _check_asked(lmcache: Cache, before: int, prompt_tokens: int) -> None:
+    """Check that an LMCache server was asked about a prompt; others may have asked it too."""
+    deadline = time.monotonic() + COUNTED_LIMIT_S
+    while (asked := lmcache.counters().lookup_requested - before) < prompt_tokens:
+        if time.monotonic() > deadline:
+            raise DeploymentError(
+                f"the engine does not ask the LMCache at {lmcache.url}: a prompt of {prompt_tokens:,} tokens "
+                f"was sent, and it counted {asked:,}.\n"
+                "To fix: start the engine with --kv-transfer-config for this LMCache, or name another one"
+            )
+        time.sleep(0.1)
+
+
+def _block_tokens(client: httpx.Client) -> int | None:
+    """Return the engine's block, as vLLM's metrics page states it."""
+    try:
+        lines = client.get("metrics").text.splitlines()
+    except httpx.HTTPError:
+        return None
+    stated = next((line for line in lines if line.startswith("vllm:cache_config_info{")), "")
+    block = stated.partition('block_size="')[2].partition('"')[0]
+    return int(block) if block.isdigit() else None
+
+
+def _asked(model: str, prompt: Prompt) -> dict[str, Any]:
+    """Build what is asked of the answer: few tokens, the likeliest, and the candidates for the first."""
+    wanted = {"model": model, "max_tokens": ANSWER_TOKENS, "temperature": 0}
+    if prompt.is_chat:
+        return {**wanted, "logprobs": True, "top_logprobs": CANDIDATES}
+    return {**wanted, "logprobs": CANDIDATES}
+
+
+def _before(nonce: str, content: Any) -> Any:
+    """Put a nonce in front of a message's content, which is a text or a list of parts."""
+    if isinstance(content, list):
+        return [{"type": "text", "text": nonce}, *content]
+    if isinstance(content, Mapping):
+        return content
+    return f"{nonce}\n{content or ''}"

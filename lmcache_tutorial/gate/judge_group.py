@@ -1,0 +1,140 @@
+"""A group's rounds against its bars: three claims, each with what was seen, and why where it fails."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..diagnosis.culprits import ADVICE, difference, kind_of, place
+from ..diagnosis.logged import Logged
+from ..diagnosis.turns import talk_of
+from ..prompts.prompts_file import Prompt
+from ..quantities.formats import percent
+from ..settings.bars import Thresholds
+from .decide import UndecidedError, lies_above
+from .prompt_group import Forerunner, Measured
+
+CONTEXT_CHARACTERS = 40
+Outcome = Literal["passed", "failed", "undecided", "incomplete"]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One claim about a group."""
+
+    claim: str
+    outcome: Outcome
+    seen: str
+
+
+def judge_group(measured: Measured, bars: Thresholds) -> list[Judged]:
+    """Judge a group: what is reused, how soon the first token comes, whether the answer is the same."""
+    return [_hits(measured, bars), _time(measured, bars), _answers(measured)]
+
+
+def _hits(measured: Measured, bars: Thresholds) -> Judged:
+    own = measured.group.bars
+    if measured.cold_reused:
+        return Judged(
+            "cold is cold",
+            "failed",
+            f"{measured.cold_reused:,} tokens came from a cache although nobody can have asked them before",
+        )
+    if not measured.tells_cached:
+        return Judged(
+            "the prompts are reused",
+            "incomplete",
+            "the server does not say how many tokens were not computed "
+            "(vLLM: --enable-prompt-tokens-details), so nobody knows whether anything was reused",
+        )
+    if own.exact:
+        return _exact_hits(measured)
+    bar = bars.min_hit_rate if own.min_hit_rate is None else own.min_hit_rate / 100
+    seen = f"hit rate {percent(measured.hit_rate)}, the bar is {percent(bar)}"
+    if measured.hit_rate > bar:
+        return Judged("the prompts are reused", "passed", seen)
+    return Judged("the prompts are reused", "failed", "\n".join([seen, *_reasons(measured)]))
+
+
+def _exact_hits(measured: Measured) -> Judged:
+    claim = "every request reuses what was predicted"
+    if measured.predicted is None:
+        lacks = "token ids (/tokenize)" if measured.forerunners is None else "its block (/metrics)"
+        return Judged(claim, "incomplete", f"nothing can be predicted: the server does not tell {lacks}")
+    expected = list(measured.predicted)
+    wrong = [found for found in measured.reused if found != expected]
+    if not wrong:
+        return Judged(claim, "passed", f"{sum(expected):,} tokens in each of {len(measured.rounds)} rounds")
+    return Judged(
+        claim, "failed", "\n".join([f"predicted {expected}, reused {wrong[0]}", *_reasons(measured)])
+    )
+
+
+def _time(measured: Measured, bars: Thresholds) -> Judged:
+    own, claim = measured.group.bars, "the first token comes sooner"
+    bar = bars.min_ttft_drop if own.min_ttft_drop is None else own.min_ttft_drop / 100
+    drop = measured.ttft_drop
+    seen = (
+        f"TTFT drop {percent(drop.value)} ({percent(drop.low)} to {percent(drop.high)}), "
+        f"the bar is {percent(bar)}"
+    )
+    try:
+        passed = lies_above(drop, bar, scatter=measured.times["cold"])
+    except UndecidedError as error:
+        return Judged(claim, "undecided", str(error))
+    return Judged(claim, "passed" if passed else "failed", seen)
+
+
+def _answers(measured: Measured) -> Judged:
+    claim, distances = "the answer is the same with reuse as without", measured.distances
+    if not distances:
+        return Judged(claim, "incomplete", "the server tells no log-probabilities")
+    tolerance = measured.group.bars.tolerance
+    seen = (
+        f"the first token's log-probability moved by {max(distances):.3g} at most, {tolerance:g} is allowed; "
+        f"{measured.flipped} of {len(measured.pairs)} texts differ later on"
+    )
+    return Judged(claim, "passed" if max(distances) <= tolerance else "failed", seen)
+
+
+def _reasons(measured: Measured) -> list[str]:
+    """Say of the request that reuses least where it parts from its forerunner, and what to do."""
+    if measured.forerunners is None:
+        return []
+    pairs = measured.rounds[0]
+    lost = [
+        one.prompt_tokens - (pair.warm.cached_tokens or 0)
+        for one, pair in zip(measured.forerunners, pairs, strict=True)
+    ]
+    worst = lost.index(max(lost))
+    return parting(pairs[worst].prompt, measured.forerunners[worst])
+
+
+def parting(prompt: Prompt, forerunner: Forerunner) -> list[str]:
+    """Describe where a prompt parts from an earlier one: which tokens, which message, what stands there."""
+    share = forerunner.shared_tokens / forerunner.prompt_tokens
+    found = [
+        f"line {prompt.line} shares its first {forerunner.shared_tokens:,} of "
+        f"{forerunner.prompt_tokens:,} tokens ({percent(share)}) with line {forerunner.prompt.line}"
+    ]
+    first, second = (
+        talk_of(_logged(one), str(one.body.get("prompt", "")), frozenset())
+        for one in (forerunner.prompt, prompt)
+    )
+    at = place(first, second)
+    if at is None:
+        return found
+    start = difference(at.first, at.second)
+    where = at.segment if at.message_index is None else f"{at.segment}, message {at.message_index}"
+    before = at.second[max(0, start - CONTEXT_CHARACTERS) : start]
+    was = at.first[start : start + CONTEXT_CHARACTERS]
+    now = at.second[start : start + CONTEXT_CHARACTERS]
+    kind = kind_of(first, second, at)
+    return [*found, f"they part in {where}: …{before!r} then {was!r} or {now!r}", f"{kind}. {ADVICE[kind]}"]
+
+
+def _logged(prompt: Prompt) -> Logged:
+    if not prompt.is_chat:
+        return Logged(prompt=str(prompt.body["prompt"]), line=prompt.line)
+    tools = tuple(prompt.body.get("tools") or ())
+    return Logged(messages=tuple(prompt.body["messages"]), tools=tools, line=prompt.line)

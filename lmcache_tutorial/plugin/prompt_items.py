@@ -1,0 +1,70 @@
+"""Files of prompts are collected: each group of requests is a test of a running deployment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..prompts.prompts_file import SUFFIX, PromptGroup, PromptsError, read_prompts
+from .stash import PROMPTS
+
+
+def is_prompts_file(path: Path) -> bool:
+    """Tell a file of prompts by its name."""
+    return path.name.endswith(SUFFIX)
+
+
+class PromptsFile(pytest.File):
+    """A file of prompts."""
+
+    def collect(self) -> Iterator[PromptItem]:
+        """Yield a test for each group; what is wrong with the file is a collection error."""
+        try:
+            groups = read_prompts(self.path)
+        except PromptsError as error:
+            raise self.CollectError(str(error)) from None
+        for group in groups:
+            yield PromptItem.from_parent(self, name=group.name, group=group)
+
+
+class GroupFailedError(Exception):
+    """A group did not meet its bars; the message says what was seen of each claim."""
+
+
+class PromptItem(pytest.Item):
+    """A group of prompts: it is asked of the deployment, and judged."""
+
+    def __init__(self, *, group: PromptGroup, **others: Any) -> None:
+        """Hold the group; the rest is pytest's."""
+        super().__init__(**others)
+        self.group = group
+
+    def setup(self) -> None:
+        """Skip where no deployment was named."""
+        if PROMPTS not in self.config.stash:
+            pytest.skip("no deployment is named: pytest --kv-url=http://…")
+
+    def runtest(self) -> None:
+        """Ask and judge.
+
+        Raises:
+            GroupFailedError: a claim failed.
+            UndecidedError: none failed, and one has no answer.
+        """
+        self.config.stash[PROMPTS].run(self)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """Say what was seen; where this plugin failed, show where."""
+        from ..asking.answers import NoAnswerError
+        from ..gate.deployment import DeploymentError
+
+        if isinstance(excinfo.value, GroupFailedError | NoAnswerError | DeploymentError):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        """Name the group, and the line of its first request."""
+        return self.path, self.group.prompts[0].line - 1, f"prompts: {self.name}"

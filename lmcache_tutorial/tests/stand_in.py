@@ -1,0 +1,139 @@
+"""A tiny server that speaks the API and keeps prefixes as an engine would; no figure comes from it."""
+
+import json
+import threading
+import time
+import zlib
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+BLOCK = 4
+
+
+@dataclass
+class StandIn:
+    """How the server behaves, and what it was asked.
+
+    ``reuses`` nothing of a prompt, or whole blocks; ``token_s`` is what computing one takes [s]. ``wrong``
+    gives another answer where something was reused, as another model's KV would.
+    """
+
+    honours_salts: bool = True
+    tells_cached: bool = True
+    tells_ids: bool = True
+    reuses: bool = True
+    wrong: bool = False
+    key: str = ""
+    token_s: float = 0.0005
+    asked: list = field(default_factory=list)
+    keys: list = field(default_factory=list)
+    kept: set = field(default_factory=set)
+    url: str = ""
+
+    def ids(self, body):
+        if "messages" not in body:
+            return [zlib.crc32(word.encode()) for word in body["prompt"].split()]
+        texts = [f"<{message['role']}> {_text(message['content'])}" for message in body["messages"]]
+        tools = json.dumps(body["tools"]) if body.get("tools") else ""
+        return [zlib.crc32(word.encode()) for word in f"{tools} {' '.join(texts)}".split()]
+
+    def reuse(self, body):
+        """Return how many tokens of a prompt are known, and keep it."""
+        ids, salt = self.ids(body), body.get("cache_salt", "") if self.honours_salts else ""
+        known = 0
+        for end in range(BLOCK, len(ids) + 1, BLOCK):
+            block = (salt, tuple(ids[:end]))
+            if block in self.kept and end < len(ids) and known == end - BLOCK:
+                known = end
+            self.kept.add(block)
+        return len(ids), known if self.reuses else 0
+
+    def events(self, body):
+        prompt, known = self.reuse(body)
+        time.sleep((prompt - known) * self.token_s)
+        likely = [("Paris", -0.1), ("Rome", -2.5)]
+        if self.wrong and known:
+            likely = [("Rome", -0.1), ("Paris", -4.5)]
+        top = [{"token": token, "logprob": value} for token, value in likely]
+        if "messages" in body:
+            choice = {
+                "delta": {"content": likely[0][0]},
+                "logprobs": {"content": [{**top[0], "top_logprobs": top}]},
+            }
+        else:
+            told = {
+                "tokens": [likely[0][0]],
+                "token_logprobs": [likely[0][1]],
+                "top_logprobs": [dict(likely)],
+            }
+            choice = {"text": likely[0][0], "logprobs": told}
+        usage = {"prompt_tokens": prompt, "completion_tokens": 1}
+        if self.tells_cached:
+            usage["prompt_tokens_details"] = {"cached_tokens": known}
+        return [{"choices": [choice]}, {"choices": [], "usage": usage}]
+
+
+def _text(content):
+    return content if isinstance(content, str) else " ".join(part["text"] for part in content)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers for the stand-in that its server carries."""
+
+    @property
+    def stand_in(self):
+        return self.server.stand_in
+
+    def do_GET(self):
+        pages = {
+            "/v1/models": json.dumps({"data": [{"id": "small"}, {"id": "large"}]}),
+            "/status": json.dumps({"chunk_size": 2 * BLOCK}),  # as LMCache's HTTP side; nobody asks it
+            "/metrics": f'vllm:cache_config_info{{block_size="{BLOCK}",engine="0"}} 1.0\n',
+        }
+        if self._allowed():
+            self._answer(pages.get(self.path, "no such page"), 200 if self.path in pages else 404)
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if not self._allowed():
+            return
+        if self.path == "/tokenize":
+            status = 200 if self.stand_in.tells_ids else 404
+            self._answer(json.dumps({"tokens": self.stand_in.ids(body)}), status)
+            return
+        self.stand_in.asked.append(body)
+        events = [f"data: {json.dumps(event)}\n\n" for event in self.stand_in.events(body)]
+        self._answer("".join(events) + "data: [DONE]\n\n")
+
+    def _allowed(self):
+        given, key = self.headers.get("authorization", ""), self.stand_in.key
+        self.stand_in.keys.append(given)
+        if key and given != f"Bearer {key}":
+            self._answer("no key", 401)
+            return False
+        return True
+
+    def _answer(self, text, status=200):
+        self.send_response(status)
+        self.send_header("content-length", str(len(text.encode())))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def serving(**behaviour):
+    """Run a server for a ``with`` block."""
+    server = StandIn(**behaviour)
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http.stand_in = server
+    server.url = f"http://127.0.0.1:{http.server_port}"
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    try:
+        yield server
+    finally:
+        http.shutdown()
+        http.server_close()

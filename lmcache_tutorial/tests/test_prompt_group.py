@@ -1,0 +1,87 @@
+"""A group of prompts against a server that behaves well, and against one that does not."""
+
+import pytest
+
+from lmcache_tutorial.gate.deployment import client_for, find_deployment
+from lmcache_tutorial.gate.judge_group import judge_group
+from lmcache_tutorial.gate.prompt_group import ask_group
+from lmcache_tutorial.prompts.prompts_file import GroupBars, Prompt, PromptGroup
+from lmcache_tutorial.settings.bars import Thresholds
+from lmcache_tutorial.tests.stand_in import BLOCK, serving
+
+MANUAL = " ".join(f"word{number}" for number in range(400))
+BARS = Thresholds()
+NO_BARS = GroupBars()
+
+
+def chat(system, user, line=1):
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+    return Prompt({"messages": messages}, line)
+
+
+ALIGNED = (chat(MANUAL, "Where is it", 1), chat(MANUAL, "What does it cost", 2))
+MISALIGNED = (
+    chat(f"It is 2026-11-27T10:00:00Z. {MANUAL}", "Where is it", 1),
+    chat(f"It is 2026-11-27T10:00:01Z. {MANUAL}", "What does it cost", 2),
+)
+
+
+def judged(prompts=ALIGNED, bars=NO_BARS, rounds=7, **behaviour):
+    with serving(**behaviour) as server:
+        deployment = find_deployment(client_for(server.url), None)
+        measured = ask_group(deployment, PromptGroup("manual", prompts, bars), range(rounds))
+    return measured, judge_group(measured, BARS)
+
+
+def outcomes(found):
+    return [one.outcome for one in found]
+
+
+@pytest.mark.parametrize("honours_salts", [True, False])
+@pytest.mark.parametrize("prompts", [ALIGNED, ALIGNED[:1]], ids=["two", "one, asked twice"])
+def test_a_group_that_is_reused_passes(prompts, honours_salts):
+    measured, found = judged(prompts, honours_salts=honours_salts)
+    assert outcomes(found) == ["passed"] * 3
+    assert measured.reused == [list(measured.predicted)] * 7
+    assert measured.predicted[0] % BLOCK == 0
+    assert len(measured.pairs) == 7
+
+
+def test_a_clock_in_front_fails_and_is_named():
+    _, found = judged(MISALIGNED)
+    assert outcomes(found) == ["failed", "failed", "passed"]
+    assert "line 2 shares its first" in found[0].seen
+    assert "they part in system, message 0" in found[0].seen
+    assert "timestamp. Move the time to the end of the prompt" in found[0].seen
+
+
+def test_reuse_is_held_against_the_prediction_to_the_token():
+    _, found = judged(MISALIGNED, GroupBars(exact=True, min_ttft_drop=0))
+    assert found[0].outcome == "passed"  # nothing was predicted, and nothing was reused
+    _, found = judged(ALIGNED, GroupBars(exact=True), reuses=False)
+    assert found[0].outcome == "failed"
+    assert found[0].seen.startswith("predicted [")
+    assert "reused [0]" in found[0].seen
+
+
+def test_what_the_server_does_not_tell_is_neither_passed_nor_failed():
+    _, found = judged(rounds=3, tells_cached=False)
+    assert outcomes(found) == ["incomplete", "passed", "passed"]
+    assert "--enable-prompt-tokens-details" in found[0].seen
+    _, found = judged(bars=GroupBars(exact=True), rounds=3, tells_ids=False)
+    assert found[0].outcome == "incomplete"
+    assert "does not tell token ids" in found[0].seen
+
+
+def test_no_cached_token_at_all_fails():
+    _, found = judged(rounds=3, reuses=False)
+    assert outcomes(found)[:2] == ["failed", "failed"]
+    assert "hit rate 0 %" in found[0].seen or "hit rate 0.0 %" in found[0].seen
+
+
+def test_another_models_kv_gives_another_answer():
+    measured, found = judged(rounds=3, wrong=True)
+    assert outcomes(found) == ["passed", "passed", "failed"]
+    assert measured.flipped == 3
+    assert "moved by 4.4 at most, 0.5 is allowed" in found[2].seen
+    assert outcomes(judged(rounds=3, bars=GroupBars(tolerance=5), wrong=True)[1])[2] == "passed"
