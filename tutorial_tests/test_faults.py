@@ -11,22 +11,31 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 import pytest
 
 from lmcache_tutorial.asking.known import QUESTIONS, KnownAnswers
 from lmcache_tutorial.asking.replies import InFlight, Question
-from lmcache_tutorial.asking.trial import REACH_S, RECOVERY_LIMIT_S, Trial, undergo
+from lmcache_tutorial.asking.trial import (
+    FLIGHT_TOKENS,
+    REACH_S,
+    RECOVERY_LIMIT_S,
+    Trial,
+    undergo,
+    wait_back,
+)
 from lmcache_tutorial.graphs.beside import OpenBeside
 from lmcache_tutorial.graphs.reader import Reader
 from lmcache_tutorial.prompts.documents import Document, Read
 from lmcache_tutorial.quantities.room import Room
 from lmcache_tutorial.report.faults import FaultsRecord, OpenRow
+from lmcache_tutorial.servers.process import ServerError
 from lmcache_tutorial.servers.program import Program
 from lmcache_tutorial.settings.topology import RouterConfig, StackConfig, TierConfig
 from lmcache_tutorial.stack.faults import Fault, killed, paused
-from lmcache_tutorial.stack.restart import restart_caches, restart_engine
+from lmcache_tutorial.stack.restart import restart_caches, restart_engine, start_again
 from lmcache_tutorial.stack.stack import Stack
 
 pytestmark = pytest.mark.faults
@@ -36,6 +45,7 @@ MANUAL = Document("lmcache-source", size="short", seed=10)
 VALKEY, FILES, FULL_VALKEY, WRONG_PASSWORD = range(4)  # the places of the tiers
 ERROR_LIMIT_S = 10.0  # until a request that is lost to an engine or a router has its error
 PAUSE_S = 4.0  # of what no request can do without
+FULL = 0.7  # of the engine's blocks: no room for another prompt where there is room for two
 IDLE, BUSY = "idle", "4 requests in flight"
 SETTINGS = {
     "lmcache": "`mq_timeout` 5 s, `heartbeat_interval` 2 s, `kv_load_failure_policy` recompute, `--shm-name`",
@@ -89,6 +99,24 @@ def tell(row: OpenRow, trial: Trial) -> None:
     row.recovered_s = trial.recovered_s
 
 
+def known_finding(name: str) -> NoReturn:
+    """End a test by a fault of another project that no setting helps against; it was reported."""
+    pytest.xfail(f"reports/findings/{name}.md")
+
+
+def ended_by_an_aborted_store(known: KnownAnswers) -> bool:
+    """Start an engine again that has ended because it was told of a store of a request that was gone."""
+    stack = known.stack
+    if stack.engine.process.alive() and stack.engine.answers():
+        return False
+    told = Path(stack.engine.process.record.log).read_text(errors="replace")
+    for one in (stack.engine, program(stack, "vllm_router")):  # which does not start without the engine
+        one.process.stop()
+        start_again(stack, one)
+    wait_back(known)
+    return "_update_from_kv_xfer_finished" in told
+
+
 FAULTS: dict[str, Fault] = {"killed": killed, "paused": paused}
 EVERY_DAY = [("vllm", "killed", BUSY), ("valkey", "killed", BUSY), ("vllm_router", "killed", IDLE)]
 EVERY_DAY += [("lmcache", "paused", IDLE)]
@@ -106,8 +134,17 @@ def test_a_server_that_fails(
     requests = 4 if under == BUSY else 0
     hold_s = PAUSE_S if needed and fault == "paused" else None
     with faults.row(f"{name} {fault}", under=under, setting=SETTINGS[name]) as row:
-        trial = undergo(known, FAULTS[fault], program(known.stack, name), requests=requests, hold_s=hold_s)
+        failing = program(known.stack, name)
+        try:
+            trial = undergo(known, FAULTS[fault], failing, requests=requests, hold_s=hold_s)
+        except ServerError:
+            if name == "vllm" or not ended_by_an_aborted_store(known):
+                raise
+            row.saw("errors, and the engine ended with it")
+            row.answer = "an error"
+            known_finding("vllm-an-aborted-request-ends-the-engine")
         tell(row, trial)
+        assert trial.under_way == requests
         assert trial.wrong == 0
         assert trial.recovered_s < RECOVERY_LIMIT_S
         if needed and fault == "killed":
@@ -178,10 +215,12 @@ def test_valkey_out_of_memory(
 def test_valkey_with_a_wrong_password(
     known: KnownAnswers, behind: Callable[[int], Stack], faults: FaultsRecord
 ) -> None:
-    behind(WRONG_PASSWORD)
-    with faults.row(
-        "Valkey's password wrong", under="8 questions, twice", setting="LMCACHE_RESP_PASSWORD"
-    ) as row:
+    with faults.row("Valkey's password wrong", under="a question", setting="LMCACHE_RESP_PASSWORD") as row:
+        try:
+            behind(WRONG_PASSWORD)  # at its end the engine is asked for one token
+        except httpx.ReadTimeout:
+            row.saw("no answer within 60 s")
+            known_finding("lmcache-a-wrong-password-holds-requests")
         ask_all(known, row, forget=True)
 
 
@@ -202,11 +241,33 @@ def test_a_file_that_cannot_be_read(
         assert reply.answer.cached_tokens == 0
 
 
-def running(stack: Stack) -> int:
-    """How many requests the engine is busy with."""
-    text = stack.engine.get("/metrics").text
-    lines = [line for line in text.splitlines() if line.startswith("vllm:num_requests_running")]
-    return int(sum(float(line.rsplit(" ", 1)[1]) for line in lines))
+def gauges(stack: Stack, *names: str) -> list[float]:
+    """What the engine says of itself now, in the order of the names."""
+    lines = stack.engine.get("/metrics").text.splitlines()
+    told = {
+        line.partition("{")[0]: float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("vllm:")
+    }
+    return [told[f"vllm:{name}"] for name in names]
+
+
+def test_an_engine_out_of_blocks(known: KnownAnswers, faults: FaultsRecord) -> None:
+    with faults.row(
+        "the engine out of KV blocks", under="4 requests, blocks for 2", setting="`--kv-cache-memory-bytes`"
+    ) as row:
+        asked = [replace(one, answer_tokens=FLIGHT_TOKENS) for one in known.questions(4)]
+        flight, seen = InFlight(known.stack, asked), []
+        while flight.under_way:  # each of them has a limit of its own
+            seen.append(gauges(known.stack, "num_requests_waiting", "kv_cache_usage_perc"))
+            time.sleep(0.05)
+        replies = flight.replies()
+        waited = max((waiting for waiting, used in seen if used > FULL), default=0)
+        wrong = sum(known.is_wrong(*pair) for pair in zip(asked, replies, strict=True))
+        slowest = max(reply.took_s for reply in replies)
+        row.saw(f"{len(replies)} answers; {waited:.0f} waited for blocks; the slowest after {slowest:.1f} s")
+        row.answer = "wrong" if wrong else "right"
+        assert waited > 0, "no request waited: there were blocks for all"
+        assert [reply.error for reply in replies if reply.error] == []
+        assert wrong == 0
 
 
 def test_a_request_that_is_aborted(known: KnownAnswers, faults: FaultsRecord) -> None:
@@ -216,7 +277,7 @@ def test_a_request_that_is_aborted(known: KnownAnswers, faults: FaultsRecord) ->
         with httpx.stream("POST", f"{known.stack.url}/v1/chat/completions", json=body, timeout=60) as answer:
             next(answer.iter_raw())
         deadline = time.monotonic() + ERROR_LIMIT_S
-        while running(known.stack):
+        while gauges(known.stack, "num_requests_running")[0]:
             assert time.monotonic() < deadline, "the engine goes on with a request that nobody waits for"
             time.sleep(0.1)
         reply = known.ask(question)

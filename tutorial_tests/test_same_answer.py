@@ -18,7 +18,7 @@ from lmcache_tutorial.asking.direct import ask_engine
 from lmcache_tutorial.asking.known import COARSE_TOLERANCE, TOLERANCE
 from lmcache_tutorial.asking.replies import Question
 from lmcache_tutorial.graphs.beside import OpenBeside
-from lmcache_tutorial.graphs.lengths import cut_to_chunks
+from lmcache_tutorial.graphs.cutting import cut_to_chunks
 from lmcache_tutorial.graphs.reader import Reader
 from lmcache_tutorial.prompts.documents import Document, Read, fresh
 from lmcache_tutorial.quantities.records import Call

@@ -33,9 +33,14 @@ class Question:
     answer_tokens: int = 1
 
     def body(self, model: str) -> dict[str, Any]:
-        """Build the request: each token comes with its log-probability and that of the next likely one."""
+        """Build the request: each token comes with its log-probability and that of the next likely one.
+
+        The answer has as many tokens as were asked for: the model's wish to end it is passed over, which
+        changes no log-probability.
+        """
         asked = {"model": model, "messages": list(self.messages), "cache_salt": self.salt}
         answer = {"max_tokens": self.answer_tokens, "temperature": 0, "logprobs": True, "top_logprobs": 2}
+        answer["ignore_eos"] = True
         return {**asked, **answer, "stream": True, "stream_options": {"include_usage": True}}
 
 
@@ -62,10 +67,12 @@ class Reply:
         return self.call
 
     def agrees(self, right: Call, tolerance: float) -> bool:
-        """Tell whether it has the right token, with a log-probability within a tolerance [nats]."""
-        if self.call is None or self.call.text != right.text:
+        """Tell whether it begins with the right tokens, with log-probabilities within a tolerance [nats]."""
+        if self.call is None or not self.call.text.startswith(right.text):
             return False
-        pairs = zip(self.call.logprobs, right.logprobs, strict=True)
+        if len(self.call.logprobs) < len(right.logprobs):
+            return False
+        pairs = zip(self.call.logprobs, right.logprobs, strict=False)  # it may be longer
         return all(abs(one - other) <= tolerance for one, other in pairs)
 
 
@@ -117,6 +124,11 @@ class InFlight:
         self._replies: list[Future[Reply]] = [
             self._threads.submit(ask_bare, stack.url, stack.model.name, question) for question in questions
         ]
+
+    @property
+    def under_way(self) -> int:
+        """Count the requests that have neither an answer nor failed."""
+        return sum(not reply.done() for reply in self._replies)
 
     def wait(self) -> None:
         """Wait until every request has an answer or has failed; each has a limit of its own."""

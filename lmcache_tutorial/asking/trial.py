@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from ..servers.process import ServerError
 from ..servers.program import Program
 from ..stack.faults import Fault
 from ..stack.restart import wait_connected
 from .known import KnownAnswers
-from .replies import InFlight, Reply
+from .replies import InFlight, Question, Reply
 
 RECOVERY_LIMIT_S = 15.0  # what users may be asked to bear
 BACK_LIMIT_S = 60.0
-REACH_S = 0.3  # until requests that were sent have reached the engine, and are not finished
+REACH_S = 0.3  # until requests that were sent have reached the engine
+FLIGHT_TOKENS = 48  # of an answer: what LMCache holds is loaded soon, and is still under way then
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Trial:
     """What clients saw of one fault.
 
     Attributes:
-        in_flight: the replies to requests that were under way when the program failed.
+        in_flight: the replies to requests that were sent before the program failed.
+        under_way: how many of those had no answer when it failed.
         meanwhile: the replies to requests that were sent, one after the other, while it was gone.
         after: the replies to requests that were sent when it was back.
         recovered_s: from its return until prompts were stored and looked up as before [s].
@@ -34,6 +37,7 @@ class Trial:
     after: tuple[Reply, ...]
     recovered_s: float
     wrong: int
+    under_way: int = 0
 
     @property
     def replies(self) -> tuple[Reply, ...]:
@@ -75,10 +79,11 @@ def undergo(
         ServerError: the program did not come back, or requests had no answer, or prompts were not stored.
     """
     stack = known.stack
-    asked = [*known.keep(requests // 2), *known.questions(requests - requests // 2)]
+    asked = _long([*known.keep(requests // 2), *known.questions(requests - requests // 2)])
     flight = InFlight(stack, asked) if asked else None
     time.sleep(REACH_S if flight else 0)
     further = known.questions(2 if hold_s is None else 0)
+    under_way = flight.under_way if flight else 0
     with fault(stack, program):
         if hold_s is None and flight:
             flight.wait()
@@ -86,22 +91,31 @@ def undergo(
         meanwhile = tuple(known.ask(question) for question in further)
     back = time.monotonic()
     flown = flight.replies() if flight else ()
-    _wait_back(known)
+    wait_back(known)
     recovered_s = time.monotonic() - back
     last = known.questions(2)
     after = tuple(known.ask(question) for question in last)
     pairs = zip([*asked, *further, *last], [*flown, *meanwhile, *after], strict=True)
-    return Trial(flown, meanwhile, after, recovered_s, sum(known.is_wrong(*pair) for pair in pairs))
+    wrong = sum(known.is_wrong(*pair) for pair in pairs)
+    return Trial(flown, meanwhile, after, recovered_s, wrong, under_way)
 
 
-def _wait_back(known: KnownAnswers) -> None:
+def _long(questions: Sequence[Question]) -> list[Question]:
+    """Ask for longer answers, of which only the beginning is judged."""
+    return [replace(question, answer_tokens=FLIGHT_TOKENS) for question in questions]
+
+
+def wait_back(known: KnownAnswers) -> None:
     """Wait until a new question has an answer, and what is asked is looked up and stored.
 
     Raises:
-        ServerError: that was not so after a minute.
+        ServerError: that was not so after a minute, or an engine has ended.
     """
     deadline = time.monotonic() + BACK_LIMIT_S
     while (reply := known.ask(known.questions(1)[0])).call is None:
+        for engine in known.stack.engines:
+            if not engine.process.alive():
+                raise ServerError(f"{engine.name} has ended; its log is {engine.process.record.log}")
         if time.monotonic() > deadline:
             raise ServerError(f"no question had an answer for {BACK_LIMIT_S:g} s; last: {reply.error}")
         time.sleep(0.25)

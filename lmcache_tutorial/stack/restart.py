@@ -122,10 +122,13 @@ def start_again(stack: Stack, program: Program) -> None:
     """Start a program of a stack that has ended, as it was, and wait until it answers.
 
     Raises:
-        ServerError: it is none of ours, or did not become ready.
+        ServerError: it is none of ours, or did not become ready; or it is a router, and an engine has ended.
     """
+    dead = [engine for engine in stack.engines if engine.server and not engine.process.alive()]
     if isinstance(program, Engine):
         program.restart(program.cache)
+    elif isinstance(program, Router) and dead:  # it would wait for it
+        raise ServerError(f"{dead[0].name} has ended; its log is {dead[0].process.record.log}")
     elif isinstance(program, Router) and stack.config.router:
         program.restart(stack.config.router)
     elif isinstance(program, Cache | Valkey):
