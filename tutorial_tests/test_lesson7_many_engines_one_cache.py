@@ -23,6 +23,7 @@ Builds on     Lesson 6: a tier behind LMCache's memory.
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from statistics import median
 
 import pytest
 
@@ -33,9 +34,9 @@ from lmcache_tutorial.prompts.documents import Document, Read, fresh
 from lmcache_tutorial.quantities import predict
 from lmcache_tutorial.quantities.records import Turn
 from lmcache_tutorial.quantities.routing import engines_in_turn, reused_in_turn
+from lmcache_tutorial.quantities.sizing import COLUMNS, sizing_rows
 from lmcache_tutorial.quantities.statistics import hit_rate, total, ttft_drop
 from lmcache_tutorial.report.results import Chart, LessonReport
-from lmcache_tutorial.servers.listener import listen
 from lmcache_tutorial.settings.bars import Thresholds
 from lmcache_tutorial.settings.profiles import LessonSizes
 from lmcache_tutorial.settings.topology import RouterConfig, StackConfig, TierConfig
@@ -48,6 +49,7 @@ DOCUMENTS, FEW, PASSES = 7, 3, 3  # documents of the arms, and of what comes aft
 ROUTERS = [RouterConfig("vllm_router", one) for one in ("round_robin", "consistent_hash", "cache_aware")]
 ROUND_ROBIN = ROUTERS[0]
 SHARING = {"nothing shared": (), "one Valkey": (0,)}  # the tiers behind each LMCache
+YOURS, FLEETS = 1_000, (2, 4, 16)  # long documents and engines of yours, for the table of what they need
 SALTS = ("ours", "ours", "theirs", "theirs")  # of four requests, which go to both engines in turn
 Arms = dict[str, list[Turn]]  # how is routed and what is shared -> the requests of three passes
 Pairs = list[tuple[Turn, Turn]]
@@ -130,15 +132,7 @@ def salted(lab: Beside, neighbours: Pairs, read: Read) -> list[list[Turn]]:
 @pytest.fixture(scope="module")
 def heard(lab: Beside, salted: list[list[Turn]], read: Read) -> list[tuple[int, Turn]]:
     """What its engine had announced that it holds of a prompt, and then the request; three a document."""
-    found = []
-    with listen(lab.stack.engines) as events:
-        for manual in [fresh(read(MANUAL)) for _ in range(FEW)]:
-            for _ in range(PASSES):
-                events.settle()
-                held = events.tokens(lab.prompt(manual, QUESTION))
-                turn = lab(manual, QUESTION)
-                found.append((held[turn.call.engine], turn))
-    return found
+    return lab.heard([fresh(read(MANUAL)) for _ in range(FEW)], QUESTION, PASSES)
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +204,9 @@ def test_lesson7_ttft_drops_on_the_engine_that_never_saw_the_document(
     brought = [second.tokens.lmcache_l2 * kv_bytes / 1e6 / second.call.ttft_s for _, second in neighbours]
     rates, by = {"prefilled": made, "Valkey": brought}, {"prefilled": "computed", "Valkey": "lmcache_l2"}
     report.rounds("KV made, and KV brought", rates, unit="MB/s", served_by=by)
+    size = YOURS * neighbours[0][0].tokens.prompt * kv_bytes
+    needs = sizing_rows(FLEETS, size, 1e6 * median(made))
+    report.table(f"What {YOURS:,} such documents need", COLUMNS, needs)
     drop = ttft_drop(cold, other)
     report.headline(ttft_drop=drop)
     assert all(first.call.engine != second.call.engine for first, second in neighbours)
@@ -272,7 +269,7 @@ def test_lesson7_two_engines_on_one_lmcache_share_its_memory(
 # On many machines the pieces are the same: one LMCache beside each engine, and behind all of them a tier that
 # every machine reaches (README.md, "On many machines", has the commands). This run has proven that hits cross
 # engines; it has not shown how your network carries them. A tier pays while it brings KV faster than an
-# engine makes it: the chart "KV made, and KV brought" has both rates.
+# engine makes it: the chart "KV made, and KV brought" has both rates, and a table what a fleet would need.
 
 # %% [markdown]
 # ## 5. Exercises

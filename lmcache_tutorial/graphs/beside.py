@@ -12,6 +12,7 @@ from typing import Any
 from ..asking.ask import Asker
 from ..quantities.records import TokenSources, Turn
 from ..quantities.statistics import total
+from ..servers.listener import listen
 from ..settings.topology import StackConfig
 from ..stack.fresh import start_fresh
 from ..stack.restart import stopped
@@ -80,6 +81,22 @@ class Beside:
         first, second = turns[: len(manuals)], turns[len(manuals) :]
         memory_bytes = sum(cache.memory_used_bytes for cache in self.stack.caches)
         return InTurn(tuple(manuals), tuple(first), tuple(second), memory_bytes, tuple(held))
+
+    def heard(self, manuals: Sequence[str], question: str, passes: int) -> list[tuple[int, Turn]]:
+        """Ask about each manual several times, and listen to the KV events of the engines.
+
+        Returns:
+            Of every request what its engine had announced before that it holds of the prompt [tokens].
+        """
+        found = []
+        with listen(self.stack.engines) as events:
+            for manual in manuals:
+                for _ in range(passes):
+                    events.settle()
+                    held = events.tokens(self.prompt(manual, question))
+                    turn = self(manual, question)
+                    found.append((held[turn.call.engine], turn))
+        return found
 
     def prompt(self, manual: str, question: str) -> list[int]:
         """Return the token ids of such a prompt."""

@@ -7,16 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..prompts.documents import CorpusError, fresh
+from ..asking.replies import InFlight, Question
+from ..prompts.documents import fresh
 from ..quantities.break_even import Line
 from ..quantities.records import Interval, Turn
 from ..quantities.statistics import ratio_of_medians
-from ..stack.stack import Stack
 from .beside import Beside
-from .reader import Reader
-
-BEYOND_TOKENS = 8  # of a cut prompt, beyond its last chunk: a nonce may be so much shorter in another copy
-STEP = 16  # characters
 
 
 @dataclass(frozen=True)
@@ -85,38 +81,69 @@ def ask_lengths(
 
 @dataclass(frozen=True)
 class Storing:
-    """Cold prompts that LMCache stored, and others that it was asked not to; one of each a round."""
+    """Cold prompts that LMCache stored, and others that it was asked not to; one of each a round.
 
-    without: list[Turn] = field(default_factory=list)
-    stored: list[Turn] = field(default_factory=list)
+    Attributes:
+        cold: way -> the first question about each copy.
+        again: way -> the same question about the last copy, once the engine had forgotten it.
+    """
+
+    cold: dict[str, list[Turn]] = field(default_factory=lambda: {"not stored": [], "stored": []})
+    again: dict[str, Turn] = field(default_factory=dict)
 
     @property
     def arms(self) -> dict[str, list[float]]:
         """TTFT of both, one a round [s]."""
-        both = {"not stored": self.without, "stored": self.stored}
-        return {arm: [turn.call.ttft_s for turn in turns] for arm, turns in both.items()}
+        return {way: [turn.call.ttft_s for turn in turns] for way, turns in self.cold.items()}
 
-    def ask(self, lab: Beside, text: str, question: str, wish: Mapping[str, Any]) -> None:
-        """Ask about two new copies of a text, one of them with a wish to LMCache; the order alternates.
-
-        Both begin when the engine is idle: after a request that is not stored, more time passes until it is
-        known that there is nothing to wait for.
-        """
-        ways = [(self.without, {"extra_body": dict(wish)}), (self.stored, {})]
-        for turns, options in ways if len(self.stored) % 2 else reversed(ways):
-            turns.append(lab.when_idle(fresh(text), question, **options))
+    @property
+    def kept(self) -> dict[str, int]:
+        """How much of the last copy came back from LMCache [tokens]."""
+        return {way: turn.tokens.lmcache for way, turn in self.again.items()}
 
 
-def cut_to_chunks(stack: Stack, text: str, question: str, chunks: float) -> str:
-    """Cut a text so that its prompt has so many chunks, and a few tokens more.
+def ask_storing(
+    lab: Beside, text: str, question: str, wish: Mapping[str, Any], rounds: Iterable[int]
+) -> Storing:
+    """Ask about two new copies of a text a round, one of them with a wish to LMCache; the order alternates.
+
+    Both begin when the engine is idle: after a request that is not stored, more time passes until it is known
+    that there is nothing to wait for.
+    """
+    asked, options = Storing(), {"not stored": {"extra_body": dict(wish)}, "stored": {}}
+    copies: dict[str, str] = {}
+    for number in rounds:
+        for way in options if number % 2 else reversed(options):
+            copies[way] = fresh(text)
+            asked.cold[way].append(lab.when_idle(copies[way], question, **options[way]))
+    lab.stack.empty_engine_cache()
+    for way, copy in copies.items():
+        asked.again[way] = lab(copy, question)
+    return asked
+
+
+def ask_together(
+    lab: Beside, text: str, question: str, rounds: Iterable[int], *, at_once: int = 4
+) -> dict[str, list[float]]:
+    """Ask about several new copies of a text at the same time; then once more, from behind LMCache's memory.
+
+    Returns:
+        ``computed`` and ``loaded``: how long it took until all had an answer, one a round [s].
 
     Raises:
-        CorpusError: the text is too short for that.
+        AssertionError: a request had no answer, or was not served as its name says.
     """
-    wanted = int(chunks * stack.chunk_tokens) + BEYOND_TOKENS
-    length = wanted
-    while len(stack.tokenize(Reader.messages(fresh(text[:length]), question))) < wanted:
-        if length > len(text):
-            raise CorpusError(f"a text of {len(text):,} characters makes no prompt of {wanted:,} tokens.")
-        length += STEP
-    return text[:length]
+    took: dict[str, list[float]] = {"computed": [], "loaded": []}
+    for _ in rounds:
+        asked = [Question(lab.reader.messages(fresh(text), question)) for _ in range(at_once)]
+        for way, times in took.items():
+            before = lab.stack.snapshot()
+            replies = InFlight(lab.stack, asked).replies()
+            prompts = [reply.answer.prompt_tokens for reply in replies]
+            lab.stack.settle(before, prompts, parallel=True)
+            reused = [reply.answer.cached_tokens >= lab.stack.chunk_tokens for reply in replies]
+            assert reused == [way == "loaded"] * at_once, f"{way}: {reused}"
+            times.append(max(reply.took_s for reply in replies))
+            lab.stack.empty_lmcache()
+            lab.stack.empty_engine_cache()
+    return took

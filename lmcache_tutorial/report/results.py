@@ -75,6 +75,7 @@ class LessonReport:
     predictions: list[dict[str, Any]] = field(default_factory=list)
     measurements: list[dict[str, Any]] = field(default_factory=list)
     charts: list[dict[str, Any]] = field(default_factory=list)
+    tables: list[dict[str, Any]] = field(default_factory=list)
     traces: list[dict[str, Any]] = field(default_factory=list)
     diagnoses: list[dict[str, Any]] = field(default_factory=list)
     headline_figures: dict[str, Any] = field(default_factory=dict)
@@ -169,6 +170,10 @@ class LessonReport:
         """Add a chart by its data."""
         self.charts.append(chart.document())
 
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[float]]) -> None:
+        """Add a table of numbers: the columns with their units, at least one row."""
+        self.tables.append({"name": name, "columns": list(columns), "rows": [list(row) for row in rows]})
+
     def prefix(self, name: str, first: Layout, second: Layout, *, block: int, chunk: int) -> None:
         """Draw two prompts one above the other: where they part, and which blocks and chunks that costs.
 
@@ -251,6 +256,7 @@ class RunRecord:
             "predictions": lesson.predictions,
             "measurements": lesson.measurements,
             "charts": lesson.charts,
+            "tables": lesson.tables,
             "traces": lesson.traces,
             "diagnoses": lesson.diagnoses,
         }

@@ -68,6 +68,7 @@ def document(cpu_run: RunConfig) -> dict[str, Any]:
         lesson.rounds("TTFT", {"cold": [1.0, 1.2], "warm": [0.2, 0.1]}, served_by=warm_by)
         growth = [(100, 0.1, "cold"), (200, 0.3, "cold"), (200, 0.1, "warm")]
         columns = ["tokens", "TTFT [s]", "arm"]
+        lesson.table(f"Needs {HOSTILE}", [HOSTILE, "the tier [GiB]"], [[2, 1234.56], [4, 0.25]])
         lesson.chart(Chart("Growth", "growth", columns, growth, axis="tokens", served_by=warm_by))
         manual = [f" word{place}" for place in range(100)]
         prompts = [

@@ -3,10 +3,11 @@
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 
-from lmcache_tutorial.asking.replies import Question, ask_bare
+from lmcache_tutorial.asking.replies import InFlight, Question, ask_bare
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 4}}
 LOGPROBS = {"content": [{"logprob": -0.5, "top_logprobs": [{"logprob": -2.0}, {"logprob": -0.5}]}]}
@@ -88,6 +89,21 @@ def test_an_answer_agrees_within_a_tolerance_and_only_with_the_same_token(serve)
     assert near.agrees(reply.answer, tolerance=0.01)
     assert not near.agrees(reply.answer, tolerance=0.0001)
     assert not other.agrees(reply.answer, tolerance=1.0)
+
+
+def test_of_a_longer_answer_the_beginning_is_judged(serve):
+    right = ask_bare(serve(200, TOKEN + END)[0], "m", QUESTION).answer
+    longer = ask_bare(serve(200, TOKEN + TOKEN + END)[0], "m", QUESTION)
+    assert longer.agrees(right, tolerance=0.01)
+    both = ask_bare(serve(200, TOKEN + TOKEN + END)[0], "m", QUESTION).answer
+    assert not ask_bare(serve(200, TOKEN + END)[0], "m", QUESTION).agrees(both, tolerance=0.01)
+
+
+def test_requests_are_under_way_until_they_have_an_answer(serve):
+    url, asked = serve(200, TOKEN + END)
+    flight = InFlight(SimpleNamespace(url=url, model=SimpleNamespace(name="m")), [QUESTION, QUESTION])
+    assert [reply.answer.text for reply in flight.replies()] == ["Paris", "Paris"]
+    assert (flight.under_way, len(asked)) == (0, 2)
 
 
 def test_a_question_has_a_namespace_of_its_own():

@@ -65,6 +65,12 @@ def test_whatever_a_run_says_is_escaped(document):
     assert "&lt;script&gt;" in text
 
 
+def test_a_table_has_its_columns_and_its_numbers(document):
+    text = render(document)
+    assert '<th class="num">the tier [GiB]</th>' in text
+    assert '<tr><td class="num">2</td><td class="num">1,235</td></tr>' in text
+
+
 def test_every_outcome_looks_like_itself(document):
     text = render(document)
     for word in ("passed", "failed", "error", "undecided", "skipped", "not run"):
