@@ -9,10 +9,10 @@ from .room import WATERMARK
 
 COLUMNS = (
     "engines",
-    "LMCache beside each, nothing shared, round robin [GiB]",
-    "the same, each document at one engine [GiB]",
-    "a tier behind all of them [GiB]",
-    "that tier must bring, at most [MB/s]",
+    "LMCache each, round robin [GiB]",
+    "LMCache each, sticky router [GiB]",
+    "shared tier [GiB]",
+    "it brings [MB/s]",
 )
 
 
