@@ -8,7 +8,7 @@ its cold pair.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..asking.answers import Answer
@@ -59,11 +59,6 @@ class Measured:
     rounds: tuple[tuple[Pair, ...], ...]
     forerunners: tuple[Forerunner, ...] | None = None
     predicted: tuple[int, ...] | None = None
-
-    @property
-    def by_lmcache(self) -> bool:
-        """Whether hits of the engine's own cache were kept out, as the group wants it."""
-        return self.group.bars.served_by == "lmcache"
 
     @property
     def pairs(self) -> list[Pair]:
@@ -121,8 +116,7 @@ class Measured:
 def ask_group(
     deployment: Deployment,
     group: PromptGroup,
-    rounds: Iterable[int] = range(ROUNDS),
-    tell: Callable[[str], None] = lambda words: None,
+    rounds: int = ROUNDS,
 ) -> Measured:
     """Ask a group, some rounds, each in namespaces of its own.
 
@@ -136,8 +130,7 @@ def ask_group(
     first, *others = group.prompts
     judged = others or [first]
     found = []
-    for number in rounds:
-        tell(f"group {group.name}, round {number + 1}")
+    for _ in range(rounds):
         namespace = deployment.namespace()
         deployment.ask(first, namespace)
         found.append(tuple(_pair(deployment, group, one, namespace) for one in judged))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ..prompts.prompts_file import SUFFIX, PromptGroup, PromptsError, read_prompts
+from ..settings.secrets import redact
 from .stash import PROMPTS
 
 
@@ -62,7 +63,7 @@ class PromptItem(pytest.Item):
         from ..gate.deployment import DeploymentError
 
         if isinstance(excinfo.value, GroupFailedError | NoAnswerError | DeploymentError):
-            return str(excinfo.value)
+            return redact(str(excinfo.value))  # a server may repeat the key that it was sent
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int, str]:

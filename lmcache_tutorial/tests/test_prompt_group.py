@@ -29,7 +29,7 @@ MISALIGNED = (
 def judged(prompts=ALIGNED, bars=NO_BARS, rounds=7, **behaviour):
     with serving(**behaviour) as server:
         deployment = find_deployment(client_for(server.url), None)
-        measured = ask_group(deployment, PromptGroup("manual", prompts, bars), range(rounds))
+        measured = ask_group(deployment, PromptGroup("manual", prompts, bars), rounds)
     return measured, judge_group(measured, BARS)
 
 
