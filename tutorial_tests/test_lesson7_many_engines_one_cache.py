@@ -107,6 +107,7 @@ def arms(lab: Beside, read: Read, progress: Progress) -> Arms:
         routers = ROUTERS[shift:] + ROUTERS[:shift]
         for router in progress.rounds(routers, len(routers), f"lesson 7: {sharing}, policy"):
             restart_router(lab.stack, router)
+            lab.stack.empty_tiers()  # of the documents of the arm before, to save room
             manuals = [fresh(read(MANUAL)) for _ in range(DOCUMENTS)] * PASSES
             sessions = [{"X-Session-ID": f"session {number % DOCUMENTS}"} for number in range(len(manuals))]
             asked, name = zip(manuals, sessions, strict=True), f"{router.policy}, {sharing}"
@@ -118,6 +119,7 @@ def arms(lab: Beside, read: Read, progress: Progress) -> Arms:
 def neighbours(lab: Beside, arms: Arms, read: Read, sizes: LessonSizes) -> Pairs:
     """Long documents under round robin with Valkey: each asked cold of one engine, then of the other."""
     restart_router(lab.stack, ROUND_ROBIN)
+    lab.stack.empty_tiers()
     manuals = [fresh(read(LONG)) for _ in range(sizes.rounds)]
     return [(lab.when_idle(one, QUESTION), lab.when_idle(one, QUESTION)) for one in manuals]
 

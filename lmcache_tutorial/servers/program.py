@@ -118,6 +118,14 @@ class Tier(Program):
     def used_bytes(self) -> int:
         """What it holds [bytes]."""
 
+    def clear(self) -> None:
+        """Remove everything that it holds.
+
+        Raises:
+            ServerError: it cannot be emptied while LMCache uses it.
+        """
+        raise ServerError(f"{self.name} cannot be emptied while LMCache uses it.")
+
     def environment(self) -> dict[str, str]:
         """Return the variables that LMCache needs for it; a secret goes here, for a command line is shown."""
         return {}

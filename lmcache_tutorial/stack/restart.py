@@ -18,6 +18,7 @@ from ..servers.vllm_router import Router
 from ..settings.topology import CacheConfig, RouterConfig
 from .stack import Stack
 
+ANSWER_LIMIT_S = 60.0  # of a prompt of one chunk, on a machine that is busy with others
 RETURN_LIMIT_S = 30.0  # an engine's heartbeat comes every 2 s, and may have to fail once before
 RELEASE_LIMIT_S = 60.0  # LMCache gives up a silent engine after 30 s, and looks every few seconds
 
@@ -54,14 +55,16 @@ def without_lmcache(stack: Stack) -> Iterator[None]:
     restart_engine(stack)
 
 
-def restart_caches(stack: Stack, own: CacheConfig) -> None:
+def restart_caches(stack: Stack, own: CacheConfig, *, answer_limit_s: float = ANSWER_LIMIT_S) -> None:
     """Stop the caches and start them again, empty; the engines and the tiers go on.
 
     Args:
         stack: one whose engines are connected to caches.
         own: what every cache is configured with from now on.
+        answer_limit_s: how long an engine's answer may take [s].
 
     Raises:
+        httpx.TimeoutException: an engine gave no answer within its limit.
         ServerError: one is not ours, did not stop or did not become ready, or an engine did not come back.
     """
     stack.config = replace(stack.config, caches=(own,) * len(stack.caches))
@@ -71,7 +74,7 @@ def restart_caches(stack: Stack, own: CacheConfig) -> None:
     _wait_answers(stack, stack.caches)
     for engine in stack.engines:
         if engine.cache:
-            wait_connected(stack, engine, engine.cache)
+            wait_connected(stack, engine, engine.cache, answer_limit_s)
     stack.empty_lmcache()
     stack.on_restart(stack)
 
@@ -200,16 +203,20 @@ def _wait_answers(stack: Stack, restarted: Sequence[Program], how: str = "") -> 
     )
 
 
-def wait_connected(stack: Stack, engine: Engine, cache: Cache) -> None:
+def wait_connected(
+    stack: Stack, engine: Engine, cache: Cache, answer_limit_s: float = ANSWER_LIMIT_S
+) -> None:
     """Ask an engine new prompts of a chunk until its cache has looked one up and stored it.
 
     Raises:
+        httpx.TimeoutException: it gave no answer within the limit.
         ServerError: it still did not after 30 s.
     """
     deadline = time.monotonic() + RETURN_LIMIT_S
     while time.monotonic() < deadline:
         before = cache.counters()
-        engine.complete(stack.fresh_prompt(stack.chunk_tokens + 1)).raise_for_status()
+        probe = stack.fresh_prompt(stack.chunk_tokens + 1)
+        engine.complete(probe, limit_s=answer_limit_s).raise_for_status()
         patience = time.monotonic() + 1
         while time.monotonic() < patience:
             now = cache.counters()

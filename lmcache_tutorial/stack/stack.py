@@ -193,6 +193,15 @@ class Stack:
                     )
                 time.sleep(0.05)
 
+    def empty_tiers(self) -> None:
+        """Empty what lies behind LMCache, for text that nobody will ask for again: room, and no new state.
+
+        Raises:
+            ServerError: a tier cannot be emptied while LMCache uses it.
+        """
+        for tier in self.tiers:
+            tier.clear()
+
     def settle(self, since: Snapshot, prompts: Sequence[int], *, parallel: bool = False) -> Snapshot:
         """Wait until calls are counted by both servers, and then until LMCache has stored what it was to.
 
