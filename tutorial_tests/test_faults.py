@@ -336,9 +336,8 @@ def test_a_cache_server_that_dies_during_a_store(
     restart_caches(stack, own)
 
 
-@whole_matrix
 def test_two_runs_at_once(stack_under_test: Stack, faults: FaultsRecord, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "tutorial_tests", "-k", "lesson2 and reuses"]
+    command = [sys.executable, "-m", "pytest", "tutorial_tests", "-k", "lesson4 and order_of_tools"]
     with faults.row("another run of the suite", under="a stack that runs", setting="none") as row:
         done = subprocess.run(
             [*command, f"--kv-report-dir={tmp_path}"],
@@ -358,7 +357,6 @@ def library() -> Path:
     return next(Path(str(file.locate())) for file in files if file.name.startswith("libfaketime.so"))
 
 
-@whole_matrix
 def test_a_clock_that_is_set_forward(
     stack: Stack, read: Read, open_beside: OpenBeside, faults: FaultsRecord, tmp_path: Path
 ) -> None:

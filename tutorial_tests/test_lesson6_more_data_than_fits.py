@@ -13,9 +13,9 @@ Builds on     Lesson 3: LMCache keeps whole chunks, outside the engine.
 # ## 1. The workload
 # Documents of one length, asked in turn, and then all of them once more. What is asked again and again is the
 # *working set*. Its KV may lie in three places: in the engine's blocks, in LMCache's memory, and in a *tier*
-# behind it, here a folder of files. Each place is made so small that you can count what it holds: three
-# documents, five documents, and all ten. So the lesson opens a stack of its own. The KV of one token takes as
-# many bytes as the model's layers say; the plan of the room follows from that before anything is started.
+# behind it, here a folder of files. Each place is made so small that you can count what it holds: two
+# documents, four documents, and all eight. So the lesson opens a stack of its own. The KV of one token takes
+# as many bytes as the model's layers say; the plan of the room follows from that before anything is started.
 
 # %%
 from collections.abc import Callable
@@ -43,17 +43,17 @@ from lmcache_tutorial.stack.stack import Stack
 
 MANUAL, LONG = (Document("lmcache-source", size=size, seed=6) for size in ("medium", "long"))
 QUESTION = "Which class stores a chunk?"
-ENGINE, MEMORY, BOUNDED, ALL = 3, 5, 7, 10  # documents that each place has room for, and all of them
+ENGINE, MEMORY, BOUNDED, ALL = 2, 4, 6, 8  # documents that each place has room for, and all of them
 FILES, BOUNDED_FILES = 0, 1  # the places of the two tiers in the stack
 PRICES = {"memory": 3.0, "files": 0.1}  # of a GiB for a month, in your currency: put your own here
 ARMS: dict[str, tuple[int, dict[str, Any]]] = {
-    "3 documents": (ENGINE, {}),
-    "5 documents": (MEMORY, {}),
-    "10 documents": (ALL, {}),
-    "10, nothing evicted": (ALL, {"eviction": "noop"}),
-    "10, files for 7": (ALL, {"tiers": (BOUNDED_FILES,)}),
-    "10, files behind": (ALL, {"tiers": (FILES,)}),
-    "10, files, retained": (ALL, {"tiers": (FILES,), "retain": True}),
+    "2 documents": (ENGINE, {}),
+    "4 documents": (MEMORY, {}),
+    "8 documents": (ALL, {}),
+    "8, nothing evicted": (ALL, {"eviction": "noop"}),
+    "8, files for 6": (ALL, {"tiers": (BOUNDED_FILES,)}),
+    "8, files behind": (ALL, {"tiers": (FILES,)}),
+    "8, files, retained": (ALL, {"tiers": (FILES,), "retain": True}),
 }
 IN_ENGINE, IN_MEMORY, SCAN, NOT_EVICTED, BOUND, BEHIND, RETAINED = ARMS
 Sets = dict[str, InTurn]  # by the name of an arm
@@ -62,7 +62,7 @@ Restarted = tuple[list[Turn], list[Turn]]  # long documents, asked before and af
 
 
 def small(config: StackConfig, room: Room) -> StackConfig:
-    """An engine with room for three documents, LMCache with room for five, files without a bound and with."""
+    """An engine with room for two documents, LMCache with room for four, files without a bound and with."""
     blocks = room.engine_blocks(ENGINE)
     engine = replace(config.engine, blocks=blocks, context_tokens=(blocks - 1) * room.block_tokens)
     cache = replace(config.cache, memory_gib=room.cache_gib(MEMORY))
@@ -77,8 +77,8 @@ def small(config: StackConfig, room: Room) -> StackConfig:
 # a second a thread looks. If four fifths of the memory are in use (the *watermark*), it gives up one fifth of
 # the chunks, those that were not used for the longest time; of one prompt the last chunks go first.
 #
-# Now ask ten documents in turn where five have room (a *cyclic scan*). Whatever was not used for the longest
-# time is what you ask for next. How many hits do you expect of LMCache? Write it down.
+# Now ask eight documents in turn where four have room (a *cyclic scan*). Whatever was not used for the
+# longest time is what you ask for next. How many hits do you expect of LMCache? Write it down.
 
 
 # %%
@@ -202,8 +202,8 @@ def test_lesson6_files_behind_the_memory_fill_the_cliff(sets: Sets, bars: Thresh
 
 
 # %% [markdown]
-# But a tier only moves the cliff. Give the files room for seven documents: they stay within it, and a scan
-# of ten finds nothing again.
+# But a tier only moves the cliff. Give the files room for six documents: they stay within it, and a scan
+# of eight finds nothing again.
 
 
 # %%
@@ -274,6 +274,6 @@ def test_lesson6_ttft_from_files_drops_by_more_than_the_bar(
 
 # %% [markdown]
 # ## 5. Exercises
-# 1. How many documents too many does the cliff take? File: this one. Change: `ALL = 6`, one more than
-#    LMCache has room for. Command: `pytest -k "lesson6 and scan"`. Where: the chart "The second pass", at "10
-#    documents" (there are six now). Predict it first: a fifth of the chunks goes at a time, the oldest first.
+# 1. How many documents too many does the cliff take? File: this one. Change: `ALL = 5`, one more than
+#    LMCache has room for. Command: `pytest -k "lesson6 and scan"`. Where: the chart "The second pass", at "8
+#    documents" (there are 5 now). Predict it first: a fifth of the chunks goes at a time, the oldest first.
