@@ -214,25 +214,3 @@ def test_after_a_load_that_failed(bench: Bench, place: int, faults: FaultsRecord
         assert distance <= TOLERANCE.get(bench.stack.config.dtype, COARSE_TOLERANCE)
         assert call.text == bench.cold.text
         row.answer = "right"
-
-
-@pytest.mark.kv_whole_matrix
-def test_what_another_model_left_under_the_same_name_is_loaded(bench: Bench, faults: FaultsRecord) -> None:
-    """This is so: a file's name has the model's name, and nothing of its weights. A salt tells them apart."""
-    bench.behind(FILES)
-    other = bench.stack.engines[1]
-    assert other.plan
-    own = replace(other.plan.own, arguments=(*other.plan.own.arguments, "--load-format", "dummy"))
-    other.plan = replace(other.plan, own=own)
-    reconnect(bench.stack, engine=1, cache=0)
-    with faults.row(
-        "another model's files", under="a question", setting="a folder, or a salt, a model"
-    ) as row:
-        question = Question(bench.messages, answer_tokens=4)
-        bench.ask(question, engine=1)
-        bench.stack.empty_lmcache()
-        call = bench.ask(question)
-        tell(row, call, bench.own)
-        assert reused(call) == reused(bench.own)
-        assert row.answer == "wrong"
-        assert bench.ask(Question(bench.messages, answer_tokens=4)).same_answer(bench.cold)

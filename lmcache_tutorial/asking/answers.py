@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from .first_token import events, token_text
+from .streams import read_stream
 
 ANSWER_LIMIT_S = 120.0  # without a byte: a long cold prompt on a slow machine takes a minute
 
@@ -91,38 +91,21 @@ def read_answer(pieces: Sequence[tuple[float, bytes]], sent: float) -> Answer:
     Raises:
         NoAnswerError: an error came within it, or it has no token.
     """
-    first, text, usage, token, likely = None, "", None, "", dict[str, float]()
     try:
-        for at, event in events(pieces):
-            if error := event.get("error"):
-                told = error.get("message", error) if isinstance(error, dict) else error
-                raise NoAnswerError(f"in the stream: {told}"[:300])
-            usage = event.get("usage") or usage
-            for choice in event.get("choices") or ():
-                if (piece := token_text(choice)) is not None:
-                    first = at if first is None else first
-                    text += piece
-                if not likely:
-                    token, likely = _first_token(choice)
+        found = read_stream(pieces)
     except ValueError as error:
         raise NoAnswerError(f"the stream is no JSON: {error}") from None
-    if first is None:
+    if found.error:
+        raise NoAnswerError(f"in the stream: {found.error}"[:300])
+    if not found.times:
         raise NoAnswerError("the answer ended without a token")
-    usage = usage or {}
-    details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    return Answer(usage.get("prompt_tokens"), cached, first - sent, text, token, likely)
-
-
-def _first_token(choice: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
-    """Return a choice's first token and its candidates, in a chat's form or a completion's."""
-    told = choice.get("logprobs") or {}
-    if content := told.get("content"):
-        first = content[0]
-        candidates = {one["token"]: float(one["logprob"]) for one in first.get("top_logprobs") or ()}
-        return first["token"], candidates | {first["token"]: float(first["logprob"])}
-    if told.get("tokens") and told.get("token_logprobs") and told["token_logprobs"][0] is not None:
-        token = told["tokens"][0]
-        candidates = {name: float(value) for name, value in (told.get("top_logprobs") or [{}])[0].items()}
-        return token, candidates | {token: float(told["token_logprobs"][0])}
-    return "", {}
+    first = found.likely[0] if found.likely else {}
+    likely = {one["token"]: float(one["logprob"]) for one in (*first.get("top_logprobs", ()), first) if one}
+    return Answer(
+        found.usage.get("prompt_tokens"),
+        found.cached_tokens,
+        found.times[0] - sent,
+        found.text,
+        first.get("token", ""),
+        likely,
+    )

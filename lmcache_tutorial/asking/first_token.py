@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-DATA, DONE = b"data: ", b"[DONE]"
+DATA, DONE = b"data:", b"[DONE]"
+END_OF_EVENT = re.compile(rb"\r?\n\r?\n")
 
 
 class NoTokenError(RuntimeError):
@@ -48,11 +51,20 @@ def events(pieces: Iterable[tuple[float, bytes]]) -> Iterator[tuple[float, dict[
     """
     buffer = b""
     for at, piece in pieces:
-        buffer += piece
-        while b"\n\n" in buffer:
-            event, buffer = buffer.split(b"\n\n", 1)
-            if event.startswith(DATA) and event != DATA + DONE:
-                yield at, json.loads(event.removeprefix(DATA))
+        *whole, buffer = END_OF_EVENT.split(buffer + piece)
+        for event in whole:
+            yield from ((at, found) for found in _data(event))
+    with suppress(ValueError):  # a last event whose end was left out; where it is cut off it tells nothing
+        yield from ((at, found) for found in _data(buffer))
+
+
+def _data(event: bytes) -> Iterator[dict[str, Any]]:
+    """Yield what an event carries; a comment, by which a server keeps a connection open, carries nothing."""
+    for line in event.splitlines():
+        if line.startswith(DATA) and (told := line.removeprefix(DATA).strip()) not in (b"", DONE):
+            found = json.loads(told)
+            if isinstance(found, dict):
+                yield found
 
 
 def read_to_first_token(lines: Iterator[str]) -> None:
@@ -61,10 +73,9 @@ def read_to_first_token(lines: Iterator[str]) -> None:
     Raises:
         NoTokenError: it ended without one.
     """
-    prefix = DATA.decode()
     for line in lines:
-        if line.startswith(prefix) and line != prefix + DONE.decode():
-            choices: Sequence[Mapping[str, Any]] = json.loads(line.removeprefix(prefix)).get("choices") or []
+        for event in _data(line.encode()):
+            choices: Sequence[Mapping[str, Any]] = event.get("choices") or []
             if any(token_text(choice) is not None for choice in choices):
                 return
     raise NoTokenError("the engine ended its answer without a token.")

@@ -1,8 +1,9 @@
-"""A finished answer: the timed pieces of its stream -> the Call that they tell of."""
+"""A finished answer: the timed pieces of its stream -> all that they tell, and a Call of our engines."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..quantities.records import Call
@@ -10,11 +11,68 @@ from ..servers.counters import CountersError
 from .first_token import events, token_text
 
 
-def parse_stream(chunks: Sequence[tuple[float, bytes]], *, node: str, sent: float) -> Call:
-    """Read a streamed chat completion from its timed pieces.
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """All that the events of a stream tell.
+
+    Attributes:
+        times: when each piece of the answer came, client clock [s].
+        text: the answer.
+        likely: for each token its ``token``, ``logprob`` and ``top_logprobs``, as a chat tells them.
+        generated: the answer's token ids.
+        usage: the server's count of tokens; empty where it does not tell.
+        metrics: vLLM's own times of the request; empty likewise.
+        error: what came in the answer's place, or within it; empty where nothing did.
+    """
+
+    times: tuple[float, ...]
+    text: str
+    likely: tuple[Mapping[str, Any], ...]
+    generated: tuple[int, ...]
+    usage: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    error: str
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """How many prompt tokens were not computed; ``None`` where the server does not tell."""
+        details = self.usage.get("prompt_tokens_details")
+        return (details.get("cached_tokens") or 0) if isinstance(details, Mapping) else None
+
+
+def read_stream(chunks: Sequence[tuple[float, bytes]]) -> Streamed:
+    """Read a streamed chat or completion from its timed pieces.
 
     Args:
         chunks: (arrival on the client clock [s], bytes) in order; pieces may cut an event anywhere.
+
+    Raises:
+        ValueError: an event is no JSON.
+    """
+    times: list[float] = []
+    text: list[str] = []
+    likely: list[Mapping[str, Any]] = []
+    generated: list[int] = []
+    usage: Mapping[str, Any] = {}
+    metrics: Mapping[str, Any] = {}
+    error = ""
+    for at, event in events(chunks):
+        usage, metrics = event.get("usage") or usage, event.get("metrics") or metrics
+        error = error or _told_error(event.get("error"))
+        for choice in event.get("choices") or ():
+            if (piece := token_text(choice)) is not None:
+                times.append(at)
+                text.append(piece)
+            generated += choice.get("token_ids") or []
+            likely += _likely(choice.get("logprobs") or {})
+    return Streamed(tuple(times), "".join(text), tuple(likely), tuple(generated), usage, metrics, error)
+
+
+def parse_stream(chunks: Sequence[tuple[float, bytes]], *, node: str, sent: float) -> Call:
+    """Read the answer of an engine of ours, which tells everything.
+
+    Args:
+        chunks: as :func:`read_stream`.
         node: the graph node that asked.
         sent: when the request was sent, same clock [s].
 
@@ -25,41 +83,47 @@ def parse_stream(chunks: Sequence[tuple[float, bytes]], *, node: str, sent: floa
         CountersError: the stream has no content, or no usage (``stream_usage=True`` is needed), or the
             server does not report cached tokens (``--enable-prompt-tokens-details``).
     """
-    answered = list(events(chunks))
-    times: list[float] = []
-    text: list[str] = []
-    likely: list[dict[str, Any]] = []
-    generated: list[int] = []
-    usage: dict[str, Any] = {}
-    metrics: dict[str, Any] = {}
-    for at, event in answered:
-        usage, metrics = event.get("usage") or usage, event.get("metrics") or metrics
-        for choice in event.get("choices", []):
-            if (piece := token_text(choice)) is not None:
-                times.append(at)
-                text.append(piece)
-            generated += choice.get("token_ids") or []
-            likely += (choice.get("logprobs") or {}).get("content") or []
-    details = usage.get("prompt_tokens_details")
-    if not times or details is None:
+    found = read_stream(chunks)
+    if not found.times or found.cached_tokens is None:
         raise CountersError(
             f"a streamed answer with content and usage was expected; "
-            f"{len(times)} pieces of content came, usage {usage}."
+            f"{len(found.times)} pieces of content came, usage {found.usage}."
         )
     return Call(
         node=node,
-        prompt_tokens=usage["prompt_tokens"],
-        cached_tokens=details.get("cached_tokens") or 0,
-        ttft_s=times[0] - sent,
+        prompt_tokens=found.usage["prompt_tokens"],
+        cached_tokens=found.cached_tokens,
+        ttft_s=found.times[0] - sent,
         engine_ttft_s=None,
-        queue_s=_seconds(metrics.get("queue_time_ms")),
-        prefill_s=_seconds(metrics.get("time_to_first_token_ms")),
-        text="".join(text),
-        logprobs=tuple(token["logprob"] for token in likely),
+        queue_s=_seconds(found.metrics.get("queue_time_ms")),
+        prefill_s=_seconds(found.metrics.get("time_to_first_token_ms")),
+        text=found.text,
+        logprobs=tuple(token["logprob"] for token in found.likely),
         tokens=None,
-        generated=tuple(generated),
-        lead=_lead(likely[0]) if likely else None,
+        generated=found.generated,
+        lead=_lead(found.likely[0]) if found.likely else None,
     )
+
+
+def _likely(told: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return the log-probabilities of a choice in a chat's form; a completion's are three lists."""
+    if content := told.get("content"):
+        return list(content)
+    values = told.get("token_logprobs") or ()
+    tops = told.get("top_logprobs") or [None] * len(values)
+    return [
+        {
+            "token": token,
+            "logprob": value,
+            "top_logprobs": [{"token": name, "logprob": one} for name, one in (top or {}).items()],
+        }
+        for token, value, top in zip(told.get("tokens") or (), values, tops, strict=False)
+        if value is not None
+    ]
+
+
+def _told_error(told: Any) -> str:
+    return str(told.get("message", told) if isinstance(told, Mapping) else told or "")
 
 
 def _lead(token: Mapping[str, Any]) -> float | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from ..gate.baseline import BaselineError
 from ..models.model import ModelError
 from ..prompts.documents import CorpusError
 from ..prompts.rendering import RenderingError
@@ -15,15 +16,17 @@ from ..report.headlines import HeadlinesError
 from ..servers.process import ServerError
 from ..settings.errors import ConfigError, MissingExtraError
 from ..stack.kept_state import StackError
+from ..traces.langfuse_api import LangfuseError
 from .diagnose import diagnose_log
 from .machine import doctor, prepare
 from .printing import error
-from .report import show_headlines
+from .prompts import from_langfuse
+from .report import show_headlines, write_baseline
 from .stack_commands import down, status, up
 from .workbench import prefill_rate, repeat_lessons
 
-USAGE = (ConfigError, HeadlinesError, RenderingError)
-FAILED = (CorpusError, MissingExtraError, ModelError, ServerError, StackError)
+USAGE = (BaselineError, ConfigError, HeadlinesError, RenderingError)
+FAILED = (CorpusError, LangfuseError, MissingExtraError, ModelError, ServerError, StackError)
 COMMANDS: dict[str, Callable[..., None]] = {
     "up": up,
     "down": down,
@@ -31,6 +34,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor,
     "prepare": prepare,
     "headlines": show_headlines,
+    "baseline": write_baseline,
     "diagnose": diagnose_log,
     "repeat": repeat_lessons,
     "prefill-rate": prefill_rate,
@@ -59,6 +63,9 @@ def clear_errors(command: Callable[..., None]) -> Callable[..., None]:
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for name, command in COMMANDS.items():
     app.command(name, context_settings=CONTEXT.get(name))(clear_errors(command))
+prompts = typer.Typer(help="Files of prompts, made of what was really sent.", no_args_is_help=True)
+prompts.command("from-langfuse")(clear_errors(from_langfuse))
+app.add_typer(prompts, name="prompts")
 
 
 if __name__ == "__main__":

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from ..settings.options import UpOptions
+from ..servers.process import Server
+from ..settings.options import StatusOptions, UpOptions
 from ..settings.packages import need_servers
 from ..settings.run import run_config
 from ..settings.topologies import TOPOLOGIES
 from ..stack.drawing import draw
 from ..stack.keep import open_stack, take_down
-from ..stack.kept_state import kept_servers, read_state, state_file
+from ..stack.kept_state import StackError, kept_servers, read_state, state_file
 from .parameters import with_options
 from .printing import line
 
@@ -33,9 +35,13 @@ def down() -> None:
     take_down(line)
 
 
-def status() -> None:
+@with_options("status")
+def status(options: StatusOptions) -> None:
     """Draw the servers that are kept running: each under what asks it."""
     servers, state = kept_servers(), read_state()
+    if options.url:
+        line(_address(servers))
+        return
     if not servers or state is None:
         line("stack: none is kept")
         return
@@ -49,3 +55,15 @@ def status() -> None:
     for each in draw(state.topology, about):
         line(each)
     line(f"state: {state_file()}")
+
+
+def _address(servers: Mapping[str, Server]) -> str:
+    """Return where requests to the kept stack go: its router, or its first engine.
+
+    Raises:
+        StackError: none is kept.
+    """
+    found = [name for kind in ("vllm_router", "vllm") for name in sorted(servers) if name.startswith(kind)]
+    if not found:
+        raise StackError("no stack is kept.\nTo fix: lmcache-tutorial up")
+    return servers[found[0]].url

@@ -6,11 +6,12 @@ what it says of each request is believed.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -24,6 +25,15 @@ KEYS = ("LMCACHE_TUTORIAL_API_KEY", "OPENAI_API_KEY")  # the first of these vari
 PROBE_NUMBERS = 300  # a prompt of some 1,000 tokens: several chunks of LMCache
 ANSWER_TOKENS = 4
 CANDIDATES = 5  # for the first token
+ALWAYS_THE_SAME = Prompt(
+    {
+        "messages": [
+            {"role": "user", "content": "What is the same?"},
+            {"role": "assistant", "content": "This."},
+        ]
+    },
+    0,
+)
 OPEN_LIMIT_S = 10.0
 COUNTED_LIMIT_S = 5.0  # until LMCache has counted a look-up
 RESET_LIMIT_S = 30.0  # an engine refuses while a store holds blocks
@@ -40,12 +50,12 @@ class Namespace:
     salt: str = ""
     nonce: str = ""
 
-    def body(self, prompt: Prompt) -> dict[str, Any]:
-        """Put a request into the namespace."""
-        body = dict(prompt.body)
+    def put(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Put a request's body into the namespace."""
+        body = dict(request)
         if self.salt:
             body["cache_salt"] = self.salt
-        if self.nonce and prompt.is_chat:
+        if self.nonce and "messages" in body:
             first, *others = body["messages"]
             body["messages"] = [{**first, "content": _before(self.nonce, first.get("content"))}, *others]
         elif self.nonce:
@@ -65,6 +75,10 @@ class Deployment:
         block_tokens: the engine's KV block; ``None`` where it does not tell.
         chunk_tokens: LMCache's chunk; ``None`` where no LMCache was named.
         may_reset: whether the engine's own cache may be emptied.
+        tells_ids: whether it says how it renders a prompt.
+        engine_version: as it states it.
+        lmcache_url: the address of the LMCache that was named.
+        template: a hash of how it renders a chat that is always the same: of its tokenizer and template.
     """
 
     client: httpx.Client
@@ -74,6 +88,33 @@ class Deployment:
     block_tokens: int | None = None
     chunk_tokens: int | None = None
     may_reset: bool = False
+    tells_ids: bool = True
+    engine_version: str | None = None
+    lmcache_url: str | None = None
+    template: str | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Build what results.json tells of it; what it does not tell is ``None``, and ``not_told`` why."""
+        silent = {
+            "how many tokens were not computed (vLLM: --enable-prompt-tokens-details)": self.tells_cached,
+            "token ids (/tokenize), so nothing is predicted": self.tells_ids,
+            "the engine's block (/metrics), so nothing is predicted": self.block_tokens,
+            "the engine's version (/version)": self.engine_version,
+            "whether hits are the engine's own or LMCache's, for no --kv-lmcache-url was given": (
+                self.lmcache_url
+            ),
+        }
+        return {
+            "url": str(self.client.base_url).rstrip("/"),
+            "model": self.model,
+            "engine_version": self.engine_version,
+            "lmcache_url": self.lmcache_url,
+            "template": self.template,
+            "block_tokens": self.block_tokens,
+            "chunk_tokens": self.chunk_tokens,
+            "cold_by": "cache_salt" if self.honours_salts else "nonce",
+            "not_told": [words for words, told in silent.items() if not told],
+        }
 
     def namespace(self) -> Namespace:
         """Make a namespace that nothing was asked in yet."""
@@ -86,11 +127,13 @@ class Deployment:
         Raises:
             NoAnswerError: no whole answer came.
         """
-        return ask_streamed(self.client, prompt.path, {**_asked(self.model, prompt), **within.body(prompt)})
+        return ask_streamed(
+            self.client, prompt.path, {**_asked(self.model, prompt), **within.put(prompt.body)}
+        )
 
     def tokens(self, prompt: Prompt, within: Namespace) -> list[int] | None:
         """Return the prompt's token ids as the server renders it; ``None`` where it has no such page."""
-        body = within.body(prompt)
+        body = within.put(prompt.body)
         kept = ("messages", "tools", "chat_template_kwargs", "prompt")
         asked = {"model": self.model, **{name: body[name] for name in kept if name in body}}
         asked |= {"add_generation_prompt": True} if prompt.is_chat else {}
@@ -147,7 +190,7 @@ def find_deployment(
     probe = _Probe(client, named)
     if lmcache:
         _check_asked(lmcache, asked, probe.prompt_tokens)
-    return Deployment(
+    found = Deployment(
         client,
         named,
         probe.honours_salts,
@@ -155,7 +198,12 @@ def find_deployment(
         _block_tokens(client),
         chunk_tokens,
         may_reset,
+        engine_version=_version(client),
+        lmcache_url=lmcache.url if lmcache else None,
     )
+    ids = found.tokens(ALWAYS_THE_SAME, Namespace())
+    template = ids and hashlib.sha256(repr(ids).encode()).hexdigest()[:16]
+    return replace(found, tells_ids=ids is not None, template=template or None)
 
 
 def lmcache_at(url: str) -> Cache:
@@ -176,7 +224,7 @@ def client_for(url: str) -> httpx.Client:
     Raises:
         DeploymentError: it is no address.
     """
-    key = next((os.environ[name] for name in KEYS if os.environ.get(name)), "")
+    key = api_key()
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
         address = httpx.URL(url)
@@ -191,12 +239,18 @@ def client_for(url: str) -> httpx.Client:
     return httpx.Client(base_url=base, headers=headers, auth=auth, timeout=OPEN_LIMIT_S, trust_env=False)
 
 
+def api_key() -> str:
+    """Return the key that the environment has for the deployment; empty without one."""
+    return next((os.environ[name] for name in KEYS if os.environ.get(name)), "")
+
+
 class _Probe:
     """A prompt that nobody has asked, three times: in one namespace, there again, and in another."""
 
     def __init__(self, client: httpx.Client, model: str) -> None:
         numbers = " ".join(str(100_000 + secrets.randbelow(900_000)) for _ in range(PROBE_NUMBERS))
-        prompt = Prompt({"messages": [{"role": "user", "content": f"{numbers}\nWhich is the largest?"}]}, 0)
+        content = f"{numbers}\nWhich is the largest?"
+        prompt = Prompt({"messages": [{"role": "user", "content": content}]}, 0)
         unknown = Deployment(client, model, honours_salts=True, tells_cached=True)
         one, other = unknown.namespace(), unknown.namespace()
         try:
@@ -284,6 +338,14 @@ def _block_tokens(client: httpx.Client) -> int | None:
     stated = next((line for line in lines if line.startswith("vllm:cache_config_info{")), "")
     block = stated.partition('block_size="')[2].partition('"')[0]
     return int(block) if block.isdigit() else None
+
+
+def _version(client: httpx.Client) -> str | None:
+    """Return the engine's version, as vLLM states it."""
+    try:
+        return str(client.get("version").raise_for_status().json()["version"])
+    except (httpx.HTTPError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _asked(model: str, prompt: Prompt) -> dict[str, Any]:

@@ -15,12 +15,12 @@ from .decide import UndecidedError, lies_above
 from .prompt_group import Forerunner, Measured
 
 CONTEXT_CHARACTERS = 40
-Outcome = Literal["passed", "failed", "undecided", "incomplete"]
+Outcome = Literal["passed", "failed", "undecided", "not_run", "inconclusive"]
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One claim about a group."""
+    """One claim about a group; ``not_run`` where the server does not tell what decides it."""
 
     claim: str
     outcome: Outcome
@@ -38,12 +38,12 @@ def _hits(measured: Measured, bars: Thresholds) -> Judged:
         return Judged(
             "cold is cold",
             "failed",
-            f"{measured.cold_reused:,} tokens came from a cache although nobody can have asked them before",
+            f"{measured.cold_reused:,} tokens came from a cache, although nobody can have asked for them",
         )
     if not measured.tells_cached:
         return Judged(
             "the prompts are reused",
-            "incomplete",
+            "not_run",
             "the server does not say how many tokens were not computed "
             "(vLLM: --enable-prompt-tokens-details), so nobody knows whether anything was reused",
         )
@@ -60,7 +60,7 @@ def _exact_hits(measured: Measured) -> Judged:
     claim = "every request reuses what was predicted"
     if measured.predicted is None:
         lacks = "token ids (/tokenize)" if measured.forerunners is None else "its block (/metrics)"
-        return Judged(claim, "incomplete", f"nothing can be predicted: the server does not tell {lacks}")
+        return Judged(claim, "not_run", f"nothing can be predicted: the server does not tell {lacks}")
     expected = list(measured.predicted)
     wrong = [found for found in measured.reused if found != expected]
     if not wrong:
@@ -88,7 +88,7 @@ def _time(measured: Measured, bars: Thresholds) -> Judged:
 def _answers(measured: Measured) -> Judged:
     claim, distances = "the answer is the same with reuse as without", measured.distances
     if not distances:
-        return Judged(claim, "incomplete", "the server tells no log-probabilities")
+        return Judged(claim, "not_run", "the server tells no log-probabilities")
     tolerance = measured.group.bars.tolerance
     seen = (
         f"the first token's log-probability moved by {max(distances):.3g} at most, {tolerance:g} is allowed; "
@@ -114,8 +114,8 @@ def parting(prompt: Prompt, forerunner: Forerunner) -> list[str]:
     """Describe where a prompt parts from an earlier one: which tokens, which message, what stands there."""
     share = forerunner.shared_tokens / forerunner.prompt_tokens
     found = [
-        f"line {prompt.line} shares its first {forerunner.shared_tokens:,} of "
-        f"{forerunner.prompt_tokens:,} tokens ({percent(share)}) with line {forerunner.prompt.line}"
+        f"{prompt.name} shares its first {forerunner.shared_tokens:,} of "
+        f"{forerunner.prompt_tokens:,} tokens ({percent(share)}) with {forerunner.prompt.name}"
     ]
     first, second = (
         talk_of(_logged(one), str(one.body.get("prompt", "")), frozenset())

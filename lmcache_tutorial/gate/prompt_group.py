@@ -8,6 +8,7 @@ its cold pair.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from ..quantities.statistics import ttft_drop
 from .deployment import Deployment, DeploymentError, Namespace
 
 ROUNDS = 7  # of a claim of an effect, as in the lessons
+SETTLE_S = 0.2  # what an engine has computed is stored behind it a moment after its answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,15 @@ class Measured:
         rounds: the judged requests of each round, in the group's order.
         forerunners: of each judged request; ``None`` where the server does not tell token ids.
         predicted: reused tokens of each judged request; ``None`` where they cannot be worked out.
+        heads: tokens that stand in front of the nonce in each judged request, which the template writes
+            and every request shares; 0 where a salt makes cold, ``None`` where the server does not tell.
     """
 
     group: PromptGroup
     rounds: tuple[tuple[Pair, ...], ...]
     forerunners: tuple[Forerunner, ...] | None = None
     predicted: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | None = None
 
     @property
     def pairs(self) -> list[Pair]:
@@ -85,8 +90,14 @@ class Measured:
 
     @property
     def cold_reused(self) -> int:
-        """Tokens that requests reused which nobody can have asked before; other than 0 is a fault."""
-        return sum(pair.cold.cached_tokens or 0 for pair in self.pairs)
+        """Tokens reused by requests that nobody can have asked before; other than 0 is a fault."""
+        if self.heads is None:
+            return 0
+        return sum(
+            max(0, (pair.cold.cached_tokens or 0) - head)
+            for one in self.rounds
+            for pair, head in zip(one, self.heads, strict=True)
+        )
 
     @property
     def times(self) -> dict[str, list[float]]:
@@ -130,12 +141,14 @@ def ask_group(
     first, *others = group.prompts
     judged = others or [first]
     found = []
-    for _ in range(rounds):
+    for number in range(rounds):
         namespace = deployment.namespace()
         deployment.ask(first, namespace)
-        found.append(tuple(_pair(deployment, group, one, namespace) for one in judged))
+        time.sleep(SETTLE_S)
+        found.append(tuple(_pair(deployment, group, one, namespace, number) for one in judged))
     forerunners = _forerunners(deployment, first, judged)
-    return Measured(group, tuple(found), forerunners, _predicted(deployment, group, forerunners))
+    predicted = _predicted(deployment, group, forerunners)
+    return Measured(group, tuple(found), forerunners, predicted, _heads(deployment, judged))
 
 
 def check_served_by(deployment: Deployment, group: PromptGroup) -> None:
@@ -159,11 +172,25 @@ def check_served_by(deployment: Deployment, group: PromptGroup) -> None:
         )
 
 
-def _pair(deployment: Deployment, group: PromptGroup, prompt: Prompt, namespace: Namespace) -> Pair:
+def _pair(
+    deployment: Deployment, group: PromptGroup, prompt: Prompt, namespace: Namespace, number: int
+) -> Pair:
+    """Ask a request cold and warm, each first in its turn.
+
+    Were cold always first, one of two engines behind a router would get the group's first request and every
+    warm one.
+    """
+    if number % 2:
+        warm = _ask_warm(deployment, group, prompt, namespace)
+        return Pair(prompt, deployment.ask(prompt, deployment.namespace()), warm)
     cold = deployment.ask(prompt, deployment.namespace())
+    return Pair(prompt, cold, _ask_warm(deployment, group, prompt, namespace))
+
+
+def _ask_warm(deployment: Deployment, group: PromptGroup, prompt: Prompt, namespace: Namespace) -> Answer:
     if group.bars.served_by == "lmcache":
         deployment.forget()
-    return Pair(prompt, cold, deployment.ask(prompt, namespace))
+    return deployment.ask(prompt, namespace)
 
 
 def _forerunners(
@@ -185,16 +212,46 @@ def _forerunners(
     return tuple(found)
 
 
+def _heads(deployment: Deployment, judged: Sequence[Prompt]) -> tuple[int, ...] | None:
+    """Count what each request shares with itself in another namespace."""
+    if deployment.honours_salts:
+        return (0,) * len(judged)
+    one, other = deployment.namespace(), deployment.namespace()
+    ids = [(deployment.tokens(prompt, one), deployment.tokens(prompt, other)) for prompt in judged]
+    if not all(first and second for first, second in ids):
+        return None
+    return tuple(shared_prefix_tokens(first or [], second or []) for first, second in ids)
+
+
 def _predicted(
     deployment: Deployment, group: PromptGroup, forerunners: Sequence[Forerunner] | None
 ) -> tuple[int, ...] | None:
     """Predict what each judged request reuses, where blocks are known and token ids were told."""
-    block, chunk = deployment.block_tokens, deployment.chunk_tokens
-    if forerunners is None or block is None:
+    if forerunners is None:
         return None
-    sizes = [(one.shared_tokens, one.prompt_tokens) for one in forerunners]
+    by_lmcache = group.bars.served_by == "lmcache"
+    found = [
+        reusable(deployment, one.shared_tokens, one.prompt_tokens, by_lmcache=by_lmcache)
+        for one in forerunners
+    ]
+    known = [one for one in found if one is not None]
+    return tuple(known) if len(known) == len(found) else None
+
+
+def reusable(deployment: Deployment, shared: int, prompt: int, *, by_lmcache: bool = False) -> int | None:
+    """Predict what a request reuses [tokens]; ``None`` where the deployment does not tell its block.
+
+    Args:
+        deployment: whose block and chunk decide.
+        shared: tokens that the prompt shares with an earlier one.
+        prompt: tokens of the prompt.
+        by_lmcache: the engine's own cache is emptied before.
+    """
+    block, chunk = deployment.block_tokens, deployment.chunk_tokens
+    if chunk is not None and by_lmcache:
+        return lmcache_reusable_tokens(shared, prompt, chunk)
+    if block is None:
+        return None
     if chunk is None:
-        return tuple(engine_reusable_tokens(shared, prompt, block) for shared, prompt in sizes)
-    if group.bars.served_by == "lmcache":
-        return tuple(lmcache_reusable_tokens(shared, prompt, chunk) for shared, prompt in sizes)
-    return tuple(reusable_tokens(shared, prompt, block=block, chunk=chunk) for shared, prompt in sizes)
+        return engine_reusable_tokens(shared, prompt, block)
+    return reusable_tokens(shared, prompt, block=block, chunk=chunk)

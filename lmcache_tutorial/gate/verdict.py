@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-OUTCOMES = ("failed", "error", "undecided", "not_run", "skipped", "passed")  # the worst first
-INCOMPLETE_EXIT_CODE = 6
+OUTCOMES = ("failed", "error", "undecided", "not_run", "skipped", "inconclusive", "passed")  # the worst first
+EXIT_CODES = {
+    "passed": 0,
+    "failed": 1,
+    "incomplete": 6,
+    "inconclusive": 7,
+}  # of a run that pytest ends with 0
 
 
 def worst(outcomes: Sequence[str]) -> str:
@@ -18,15 +23,18 @@ def worst(outcomes: Sequence[str]) -> str:
 
 
 def verdict(lessons: Mapping[str, Sequence[str]]) -> str:
-    """Judge a run by the outcomes of every selected claim, by lesson.
+    """Judge a run by the outcomes of every selected claim, by lesson or group.
 
     ``failed`` if a claim failed or errored; ``incomplete`` if one was skipped, not run or ``undecided`` (its
-    rounds could not decide it); else ``passed``.
+    rounds could not decide it); ``inconclusive`` if two comparisons with a baseline disagree; else
+    ``passed``.
 
     >>> verdict({"lesson1": ["passed"], "lesson2": ["passed", "not_run"]})
     'incomplete'
     >>> verdict({"lesson1": ["passed", "undecided"], "lesson2": ["error"]})
     'failed'
+    >>> verdict({"agent.prompts.jsonl::manual": ["inconclusive"]})
+    'inconclusive'
     """
     found = worst([worst(outcomes) for outcomes in lessons.values()])
-    return {"passed": "passed", "failed": "failed", "error": "failed"}.get(found, "incomplete")
+    return {"error": "failed"}.get(found, found if found in EXIT_CODES else "incomplete")

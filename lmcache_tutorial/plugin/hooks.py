@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from ..lessons.header import lesson_id
+from . import kv_fixtures
 from .configuration import check_options
 from .opening import open_prompts, open_run
 from .options import add_options
 from .prompt_items import PromptsFile, is_prompts_file
+from .required import fail_a_skip
 from .selection import MARKERS, LessonModule, set_aside
 from .stash import CONFIG, FAULTS_PAGE, SESSION
 from .undecided import UNDECIDED, is_undecided, mark_undecided
@@ -33,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for name, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
     check_options(config)
+    config.pluginmanager.register(kv_fixtures, "lmcache-tutorial-fixtures")
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
@@ -68,6 +71,7 @@ def pytest_runtest_makereport(
     """Tell an undecided claim from a failed one, and note each claim's outcome."""
     report = yield
     mark_undecided(item, call, report)
+    fail_a_skip(item, report)
     if session := item.config.stash.get(SESSION, None):
         session.saw(report)
     return report

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from ..prompts.prompts_file import SUFFIX, PromptGroup, PromptsError, read_prompts
-from ..settings.secrets import redact
+from ..settings.shown import shown
+from .kv_fixtures import NO_DEPLOYMENT
+from .options import given_options
 from .stash import PROMPTS
 
 
@@ -27,8 +30,25 @@ class PromptsFile(pytest.File):
             groups = read_prompts(self.path)
         except PromptsError as error:
             raise self.CollectError(str(error)) from None
+        urls = addresses(given_options(self.config).url)
         for group in groups:
-            yield PromptItem.from_parent(self, name=group.name, group=group)
+            for url in urls or [""]:
+                name = f"{group.name}[{_host(url)}]" if len(urls) > 1 else group.name
+                yield PromptItem.from_parent(self, name=name, group=group, url=url)
+
+
+def addresses(given: str | None) -> list[str]:
+    """Split the addresses of several engines.
+
+    >>> addresses("http://one:8000, http://two:8000"), addresses(None)
+    (['http://one:8000', 'http://two:8000'], [])
+    """
+    return [one.strip() for one in (given or "").split(",") if one.strip()]
+
+
+def _host(url: str) -> str:
+    """Return an address without a name and a password that it may have."""
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 class GroupFailedError(Exception):
@@ -38,15 +58,15 @@ class GroupFailedError(Exception):
 class PromptItem(pytest.Item):
     """A group of prompts: it is asked of the deployment, and judged."""
 
-    def __init__(self, *, group: PromptGroup, **others: Any) -> None:
-        """Hold the group; the rest is pytest's."""
+    def __init__(self, *, group: PromptGroup, url: str, **others: Any) -> None:
+        """Hold the group, and the address at which it is asked; the rest is pytest's."""
         super().__init__(**others)
-        self.group = group
+        self.group, self.url = group, url
 
     def setup(self) -> None:
         """Skip where no deployment was named."""
         if PROMPTS not in self.config.stash:
-            pytest.skip("no deployment is named: pytest --kv-url=http://…")
+            pytest.skip(NO_DEPLOYMENT)
 
     def runtest(self) -> None:
         """Ask and judge.
@@ -63,7 +83,7 @@ class PromptItem(pytest.Item):
         from ..gate.deployment import DeploymentError
 
         if isinstance(excinfo.value, GroupFailedError | NoAnswerError | DeploymentError):
-            return redact(str(excinfo.value))  # a server may repeat the key that it was sent
+            return shown(str(excinfo.value))  # a server may repeat the key that it was sent
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int, str]:

@@ -38,16 +38,16 @@ class LessonModule(pytest.Module):
 
 @dataclass(frozen=True)
 class Selection:
-    """What of the tutorial a run selects: the lessons' claims, their benchmarks, peers, and faults."""
+    """What of the tutorial a run selects: the lessons' claims, their benchmarks, peers, and other tests."""
 
     claims: Items
     benchmarks: Items
     peers: Items
-    faults: Items
+    others: Items
 
     def __bool__(self) -> bool:
         """Tell whether anything was selected."""
-        return bool(self.claims or self.benchmarks or self.peers or self.faults)
+        return bool(self.claims or self.benchmarks or self.peers or self.others)
 
 
 def set_aside(config: pytest.Config, items: list[pytest.Item]) -> Selection:
@@ -69,14 +69,14 @@ def set_aside(config: pytest.Config, items: list[pytest.Item]) -> Selection:
         claims=[item for item in lessons if item not in unasked and item not in benchmarks],
         benchmarks=[item for item in benchmarks if item not in unasked],
         peers=[item for item in peers if item not in unasked],
-        faults=[item for item in items if is_fault(item)],
+        others=[item for item in items if is_other(item) and item not in peers],
     )
 
 
-def is_fault(item: pytest.Item) -> bool:
-    """Tell whether an item breaks our servers, and is no claim of a lesson."""
+def is_other(item: pytest.Item) -> bool:
+    """Tell whether an item works with our servers, and belongs to no lesson: faults, answers, the gate."""
     ours = item.path.parent.name == LESSONS_FOLDER and not lesson_id(item.path)
-    return ours and item.get_closest_marker(FAULTS) is not None
+    return ours and ("stack" in getattr(item, "fixturenames", ()) or bool(item.get_closest_marker(FAULTS)))
 
 
 def refuse_company(config: pytest.Config, selection: Selection) -> None:
@@ -92,7 +92,7 @@ def refuse_company(config: pytest.Config, selection: Selection) -> None:
         )
     if not selection.peers:
         return
-    if selection.claims or selection.benchmarks or selection.faults:
+    if selection.claims or selection.benchmarks or selection.others:
         raise pytest.UsageError(
             "--kv-peers runs several engines, and lessons or faults beside them would disturb both.\n"
             "To fix: pytest --kv-peers -k peers"

@@ -10,10 +10,12 @@ import pytest
 from ..settings.run import RunConfig
 
 if TYPE_CHECKING:
-    from .lesson_run import Session
+    from .deployments import Deployments
     from .prompt_run import PromptRun
+    from .session import Session
 
 CONFIG: pytest.StashKey[RunConfig] = pytest.StashKey()
 SESSION: pytest.StashKey[Session] = pytest.StashKey()
+DEPLOYMENTS: pytest.StashKey[Deployments] = pytest.StashKey()
 PROMPTS: pytest.StashKey[PromptRun] = pytest.StashKey()  # where a deployment was named
 FAULTS_PAGE: pytest.StashKey[Path] = pytest.StashKey()  # once this run has written it

@@ -7,6 +7,7 @@ group that it belongs to (the file's name where it has none), and ``kv`` holds w
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -50,10 +51,16 @@ class GroupBars:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One request: what of it decides the prompt, and the line that it stands in."""
+    """One request: what of it decides the prompt, the line that it stands in, and what else names it."""
 
     body: Mapping[str, Any]
     line: int
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """How it is spoken of."""
+        return self.label or f"line {self.line}"
 
     @property
     def is_chat(self) -> bool:
@@ -73,6 +80,27 @@ class PromptGroup:
     name: str
     prompts: tuple[Prompt, ...] = ()
     bars: GroupBars = field(default_factory=GroupBars)
+
+
+def segments(prompt: Prompt) -> list[tuple[str, str]]:
+    """Name the parts of a request in their order, each with a hash by which a later run knows it again.
+
+    >>> [name for name, _ in segments(Prompt({"messages": [{"role": "user", "content": "Hi"}]}, 1))]
+    ['message 0, user']
+    """
+    body = prompt.body
+    if not prompt.is_chat:
+        return [("prompt", _hash(body["prompt"]))]
+    others = {name: body[name] for name in CHAT if name in body and name not in ("messages", "tools")}
+    parts = [("tools", body["tools"])] if body.get("tools") else []
+    parts += [("options", others)] if others else []
+    parts += [(f"message {place}, {one['role']}", one) for place, one in enumerate(body["messages"])]
+    return [(name, _hash(part)) for name, part in parts]
+
+
+def _hash(part: Any) -> str:
+    """Hash a part; the order of keys counts, for templates write it."""
+    return hashlib.sha256(json.dumps(part, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
 def read_prompts(path: Path) -> list[PromptGroup]:
@@ -149,8 +177,7 @@ def _body(line: Mapping[str, Any]) -> dict[str, Any]:
     """Return what decides the prompt; nothing where a line has bars alone."""
     if "messages" in line and "prompt" in line:
         raise ValueError("it has messages and a prompt.\nTo fix: leave one of them out")
-    kept = CHAT if "messages" in line else COMPLETION
-    body = {name: line[name] for name in kept if name in line}
+    body = kept(line)
     messages = body.get("messages")
     if messages is not None and not (
         isinstance(messages, list) and messages and all(isinstance(m, dict) and "role" in m for m in messages)
@@ -162,6 +189,12 @@ def _body(line: Mapping[str, Any]) -> dict[str, Any]:
     if "prompt" in body and not (isinstance(prompt, str) and prompt):
         raise ValueError("prompt must be a text.\nTo fix: one text a line")
     return body
+
+
+def kept(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a request decides its prompt."""
+    names = CHAT if "messages" in request else COMPLETION
+    return {name: request[name] for name in names if name in request}
 
 
 def _bars(given: Any) -> GroupBars:

@@ -101,6 +101,35 @@ def ratio_of_medians(numerator: Sequence[float], denominator: Sequence[float]) -
     return Interval(median(numerator) / median(denominator), low, high)
 
 
+def ratio_unpaired(numerator: Sequence[float], denominator: Sequence[float]) -> Interval:
+    """Compare two runs whose rounds do not belong together: median over median, with a 95 % interval.
+
+    Args:
+        numerator: one value a round of one run, above 0; at least 3 rounds.
+        denominator: likewise of another; there may be another number of rounds.
+
+    Returns:
+        The ratio and its percentile bootstrap interval; 10,000 resamples of each run by itself, fixed seed.
+
+    Raises:
+        ValueError: fewer than three rounds, or not above 0.
+
+    >>> ratio_unpaired([2.0, 2.0, 2.0], [1.0, 1.0, 1.0, 1.0])
+    Interval(value=2.0, low=2.0, high=2.0)
+    """
+    rounds = min(len(numerator), len(denominator))
+    if rounds < 3:
+        raise ValueError(f"three rounds or more of each run are needed; got {rounds}")
+    if not all(isfinite(value) and value > 0 for value in (*numerator, *denominator)):
+        raise ValueError("every round must hold a positive, finite measurement")
+    first = [_median_of(numerator, draw) for draw in _draws(len(numerator))]
+    second = [_median_of(denominator, draw) for draw in _draws(len(denominator))]
+    Random(SEED).shuffle(second)  # else runs of equal length would be drawn alike, as if they were paired
+    results = sorted(one / other for one, other in zip(first, second, strict=True))
+    low, high = (_percentile(results, tail) for tail in TAILS)
+    return Interval(median(numerator) / median(denominator), low, high)
+
+
 def _bootstrap(rounds: int, statistic: Callable[[Draw], float]) -> tuple[float, float]:
     """Compute the ends of the percentile interval of a statistic over rounds."""
     results = sorted(statistic(draw) for draw in _draws(rounds))

@@ -46,6 +46,19 @@ def environment(run: RunConfig) -> dict[str, Any]:
     }
 
 
+def client_environment() -> dict[str, Any]:
+    """Describe what asks, where nothing of ours serves: the deployments tell of themselves."""
+    return {
+        "hardware": f"asked from {processor()}, {usable_cores()} cores",
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in ("lmcache-tutorial", "pytest", "httpx")},
+        "model": "unknown",
+        "weights": "unknown",
+        "profile": "deployment",
+        "stack": {},
+    }
+
+
 def workload_document(workload: Workload, dtype_reason: str, dtype: str) -> dict[str, Any]:
     """Tell the sizes of a stack's documents, and why they and the number format were chosen."""
     sizes = workload.sizes

@@ -21,6 +21,7 @@ OUTCOME_WORDS = {
     "skipped": "skipped",
     "not_run": "not run",
     "incomplete": "incomplete",
+    "inconclusive": "inconclusive",
 }
 
 
@@ -47,7 +48,7 @@ def render(results: Mapping[str, Any], pages: Mapping[str, str] = MappingProxyTy
         "sources": SOURCES,
         "served_by": served_by,
     }
-    page.filters["word"] = OUTCOME_WORDS.__getitem__
+    page.filters |= {"word": OUTCOME_WORDS.__getitem__, "median": median}
     return page.get_template("report.html.jinja").render(run=results, pages=pages)
 
 

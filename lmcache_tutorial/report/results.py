@@ -206,12 +206,55 @@ class Claim:
 
 
 @dataclass
+class GroupReport:
+    """What one group of a reader's own prompts shows.
+
+    Attributes:
+        file: the file that it stands in.
+        line: the line of its first request.
+        name: the group's.
+        claims: what was judged; none where it was not asked, or had no answer.
+        figures: what was measured; see :func:`groups.figures`.
+        outcome: the worst of the claims', or what stood in their way.
+        reason: what stood in their way.
+        duration_s: how long asking took [s].
+    """
+
+    file: str
+    line: int
+    name: str
+    claims: list[Claim] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+    outcome: str = "not_run"
+    reason: str | None = None
+    duration_s: float = 0.0
+
+    def document(self, node_id: str) -> dict[str, Any]:
+        """Build the group's part of results.json."""
+        return {
+            "id": node_id,
+            "file": self.file,
+            "line": self.line,
+            "name": self.name,
+            "outcome": self.outcome,
+            "reason": self.reason,
+            "duration_s": round(self.duration_s, 3),
+            "claims": [{"name": c.name, "outcome": c.outcome, "message": c.message} for c in self.claims],
+            "headline": {},
+            "requests": [],
+            "measurements": [],
+            **self.figures,
+        }
+
+
+@dataclass
 class RunRecord:
     """Everything that one run collects; becomes results.json."""
 
     thresholds: Thresholds
     lessons: dict[str, LessonReport] = field(default_factory=dict)
     claims: dict[str, dict[str, Claim]] = field(default_factory=dict)
+    groups: dict[str, GroupReport] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
     interrupted: bool = False
@@ -227,16 +270,19 @@ class RunRecord:
 
     def results(self) -> dict[str, Any]:
         """Build the document of the results.json contract (schema 2)."""
-        judged = verdict({name: [c.outcome for c in claims.values()] for name, claims in self.claims.items()})
+        outcomes = {name: [c.outcome for c in claims.values()] for name, claims in self.claims.items()}
+        outcomes |= {node_id: [group.outcome] for node_id, group in self.groups.items()}
+        groups = [group.document(node_id) for node_id, group in self.groups.items()]
         return {
             "schema": SCHEMA_VERSION,
             "started": datetime.fromtimestamp(self.started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "duration_s": round(time.time() - self.started, 3),
             "environment": self.environment,
             "thresholds": asdict(self.thresholds),
-            "verdict": judged,
+            "verdict": verdict(outcomes),
             "interrupted": self.interrupted,
             "lessons": [self._lesson(name) for name in sorted(self.lessons)],
+            **({"groups": groups} if groups else {}),
         }
 
     def _lesson(self, name: str) -> dict[str, Any]:

@@ -146,7 +146,8 @@ class RunOptions:
     url: Annotated[
         str | None,
         Option(
-            "a running deployment, an engine or a router: it is asked the groups of *.prompts.jsonl",
+            "a running deployment, an engine or a router, or several with commas between: it is asked the "
+            "groups of *.prompts.jsonl",
             chosen="none",
         ),
     ] = None
@@ -157,6 +158,17 @@ class RunOptions:
     allow_reset: Annotated[
         bool, Option("the deployment's engine may be told to empty its own cache, to ask LMCache alone")
     ] = False
+    baseline: Annotated[
+        Path | None,
+        Option("a file that `lmcache-tutorial baseline` wrote: groups are compared with it", chosen="none"),
+    ] = None
+    max_ttft_ratio: Annotated[
+        float, Option("how many times the baseline's warm TTFT is allowed; 1 or more")
+    ] = 1.2
+    max_ttft_growth_ms: Annotated[
+        float, Option("growth of the warm TTFT over the baseline's that is allowed in any case [ms]")
+    ] = 50.0
+    require_all: Annotated[bool, Option("what is skipped counts as failed")] = False
 
 
 @dataclass(frozen=True)
@@ -172,6 +184,15 @@ class UpOptions(RunOptions):
             commands=("up",),
         ),
     ] = ONE
+
+
+@dataclass(frozen=True)
+class StatusOptions:
+    """What ``lmcache-tutorial status`` prints."""
+
+    url: Annotated[
+        bool, Option("print the address of the kept stack alone, for --kv-url", commands=("status",))
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -202,6 +223,48 @@ class DiagnoseOptions:
     ] = 0.0
     json: Annotated[bool, Option("print JSON", commands=("diagnose",))] = False
     html: Annotated[Path | None, Option("write a page", commands=("diagnose",))] = None
+
+
+@dataclass(frozen=True)
+class PromptsOptions:
+    """What ``lmcache-tutorial prompts from-langfuse`` takes, and where it puts it."""
+
+    into: Annotated[
+        Path, Option("the file to write; its name ends in .prompts.jsonl", commands=("from-langfuse",))
+    ] = Path("langfuse.prompts.jsonl")
+    group: Annotated[
+        str | None,
+        Option("the name of the group", chosen="the file's", commands=("from-langfuse",)),
+    ] = None
+    most: Annotated[int, Option("requests at most; each is asked 14 times", commands=("from-langfuse",))] = 12
+    tag: Annotated[str | None, Option("traces with this tag", chosen="all", commands=("from-langfuse",))] = (
+        None
+    )
+    name: Annotated[str | None, Option("traces of this name", chosen="all", commands=("from-langfuse",))] = (
+        None
+    )
+    since: Annotated[
+        str | None, Option("traces from this time on, ISO 8601", chosen="all", commands=("from-langfuse",))
+    ] = None
+    until: Annotated[
+        str | None, Option("traces before this time, ISO 8601", chosen="now", commands=("from-langfuse",))
+    ] = None
+    traces: Annotated[int, Option("traces at most, the newest", commands=("from-langfuse",))] = 100
+
+
+@dataclass(frozen=True)
+class BaselineOptions:
+    """How ``lmcache-tutorial baseline`` keeps what a run has found."""
+
+    into: Annotated[Path, Option("the file to write, for your repository", commands=("baseline",))] = Path(
+        "kv-baseline.json"
+    )
+    reason: Annotated[
+        str,
+        Option(
+            "why this is what later runs are compared with; it stands in the file", commands=("baseline",)
+        ),
+    ] = ""
 
 
 @dataclass(frozen=True)

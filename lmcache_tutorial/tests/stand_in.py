@@ -25,7 +25,7 @@ class StandIn:
     reuses: bool = True
     wrong: bool = False
     key: str = ""
-    token_s: float = 0.0005
+    token_s: float = 0.0002
     asked: list = field(default_factory=list)
     keys: list = field(default_factory=list)
     kept: set = field(default_factory=set)
@@ -68,7 +68,7 @@ class StandIn:
                 "top_logprobs": [dict(likely)],
             }
             choice = {"text": likely[0][0], "logprobs": told}
-        usage = {"prompt_tokens": prompt, "completion_tokens": 1}
+        usage = {"prompt_tokens": prompt, "completion_tokens": 1, "total_tokens": prompt + 1}
         if self.tells_cached:
             usage["prompt_tokens_details"] = {"cached_tokens": known}
         return [{"choices": [choice]}, {"choices": [], "usage": usage}]
@@ -89,6 +89,7 @@ class Handler(BaseHTTPRequestHandler):
         pages = {
             "/v1/models": json.dumps({"data": [{"id": "small"}, {"id": "large"}]}),
             "/status": json.dumps({"chunk_size": 2 * BLOCK}),  # as LMCache's HTTP side; nobody asks it
+            "/version": json.dumps({"version": "0.32.0"}),
             "/metrics": f'vllm:cache_config_info{{block_size="{BLOCK}",engine="0"}} 1.0\n',
         }
         if self._allowed():
@@ -103,8 +104,13 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(json.dumps({"tokens": self.stand_in.ids(body)}), status)
             return
         self.stand_in.asked.append(body)
-        events = [f"data: {json.dumps(event)}\n\n" for event in self.stand_in.events(body)]
-        self._answer("".join(events) + "data: [DONE]\n\n")
+        first, last = self.stand_in.events(body)
+        if body.get("stream"):
+            events = [f"data: {json.dumps(event)}\n\n" for event in (first, last)]
+            self._answer("".join(events) + "data: [DONE]\n\n")
+        else:
+            message = {"role": "assistant", **first["choices"][0]["delta"]}
+            self._answer(json.dumps({"choices": [{"index": 0, "message": message}], "usage": last["usage"]}))
 
     def _allowed(self):
         given, key = self.headers.get("authorization", ""), self.stand_in.key
@@ -116,6 +122,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self, text, status=200):
         self.send_response(status)
+        self.send_header(
+            "content-type", "text/event-stream" if text.startswith("data:") else "application/json"
+        )
         self.send_header("content-length", str(len(text.encode())))
         self.end_headers()
         self.wfile.write(text.encode())

@@ -12,9 +12,12 @@ from lmcache_tutorial.settings.bars import percent
 from lmcache_tutorial.settings.errors import ConfigError
 from lmcache_tutorial.settings.options import (
     RUN_OPTIONS,
+    BaselineOptions,
     DiagnoseOptions,
     HeadlinesOptions,
+    PromptsOptions,
     RunOptions,
+    StatusOptions,
     UpOptions,
     table,
 )
@@ -27,7 +30,15 @@ ROOMS = [
     init.parent for init in (ROOT / "lmcache_tutorial").glob("*/__init__.py") if init.parent.name != "tests"
 ]
 UP_ALONE = table(UpOptions)[len(RUN_OPTIONS) :]
-ROWS = (*RUN_OPTIONS, *UP_ALONE, *table(DiagnoseOptions), *table(HeadlinesOptions))
+ROWS = (
+    *RUN_OPTIONS,
+    *UP_ALONE,
+    *table(DiagnoseOptions),
+    *table(HeadlinesOptions),
+    *table(StatusOptions),
+    *table(BaselineOptions),
+    *table(PromptsOptions),
+)
 ONLY_PYTESTS = "keep-stack|peers|allow-slow-lmcache|report-dir|min-ttft-drop"
 BOTH = "stack|model|dtype|chunk-tokens|engine-memory-gib|lmcache-memory-gib|gpu-memory-share|min-hit-rate"
 
@@ -52,7 +63,8 @@ def test_pytest_and_its_ini_file_have_every_option_of_the_table(pytestconfig):
 
 
 def test_each_command_has_the_options_that_the_table_gives_it():
-    commands = typer.main.get_command(app).commands
+    commands = dict(typer.main.get_command(app).commands)
+    commands |= commands.pop("prompts").commands  # a command of commands
     for name, command in commands.items():
         options = {
             option

@@ -624,7 +624,7 @@ def test_it(benchmark, pytestconfig):
     assert pytestconfig.getoption("--report-dir") == "elsewhere"
     assert pytestconfig.getini("keep") == "everything"
     benchmark(sum, [1, 2])
-    ours = {f"lmcache_tutorial.{name}" for name in ("plugin.lesson_run", "plugin.header", "stack.keep")}
+    ours = {f"lmcache_tutorial.{name}" for name in ("plugin.session", "plugin.header", "stack.keep")}
     heavy = {"matplotlib", "pandas", "scipy", "torch", "transformers", "langchain", "langgraph"}
     assert not (heavy | ours) & set(sys.modules)
 """

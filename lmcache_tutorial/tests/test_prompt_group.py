@@ -1,8 +1,10 @@
 """A group of prompts against a server that behaves well, and against one that does not."""
 
+from dataclasses import replace
+
 import pytest
 
-from lmcache_tutorial.gate.deployment import client_for, find_deployment
+from lmcache_tutorial.gate.deployment import DeploymentError, client_for, find_deployment
 from lmcache_tutorial.gate.judge_group import judge_group
 from lmcache_tutorial.gate.prompt_group import ask_group
 from lmcache_tutorial.prompts.prompts_file import GroupBars, Prompt, PromptGroup
@@ -66,10 +68,10 @@ def test_reuse_is_held_against_the_prediction_to_the_token():
 
 def test_what_the_server_does_not_tell_is_neither_passed_nor_failed():
     _, found = judged(rounds=3, tells_cached=False)
-    assert outcomes(found) == ["incomplete", "passed", "passed"]
+    assert outcomes(found) == ["not_run", "passed", "passed"]
     assert "--enable-prompt-tokens-details" in found[0].seen
     _, found = judged(bars=GroupBars(exact=True), rounds=3, tells_ids=False)
-    assert found[0].outcome == "incomplete"
+    assert found[0].outcome == "not_run"
     assert "does not tell token ids" in found[0].seen
 
 
@@ -85,3 +87,13 @@ def test_another_models_kv_gives_another_answer():
     assert measured.flipped == 3
     assert "moved by 4.4 at most, 0.5 is allowed" in found[2].seen
     assert outcomes(judged(rounds=3, bars=GroupBars(tolerance=5), wrong=True)[1])[2] == "passed"
+
+
+def test_hits_of_lmcache_alone_need_its_address_and_leave_to_empty_the_engine():
+    group = PromptGroup("manual", ALIGNED, GroupBars(served_by="lmcache"))
+    with serving() as server:
+        found = find_deployment(client_for(server.url), None)
+        with pytest.raises(DeploymentError, match="--kv-lmcache-url"):
+            ask_group(found, group)
+        with pytest.raises(DeploymentError, match="--kv-allow-reset"):
+            ask_group(replace(found, chunk_tokens=8), group)

@@ -2,8 +2,10 @@
 
 import json
 
+import jsonschema
 import pytest
 
+from lmcache_tutorial.report.results import schema
 from lmcache_tutorial.tests.stand_in import serving
 
 MANUAL = " ".join(f"word{number}" for number in range(400))
@@ -43,7 +45,9 @@ def test_every_group_is_a_test(gate):
         [
             "failed: the prompts are reused: hit rate 0*",
             "they part in system, message 0: *",
-            "*agent.prompts.jsonl::manual passed: the prompts are reused: hit rate 9*",
+            "agent.prompts.jsonl::manual: passed, hit rate 9*",
+            "agent.prompts.jsonl::clocked: failed, hit rate 0.0 %*",
+            "verdict: failed",
         ]
     )
     done.stdout.no_fnmatch_line("*Traceback*")
@@ -52,13 +56,15 @@ def test_every_group_is_a_test(gate):
 def test_a_claim_without_an_answer_ends_with_6(gate):
     done = gate(*ALIGNED, tells_cached=False)
     assert done.ret == 6
-    done.stdout.fnmatch_lines(["*incomplete: the prompts are reused: the server does not say*"])
+    done.stdout.fnmatch_lines(
+        ["*not run: the prompts are reused: the server does not say*", "verdict: incomplete"]
+    )
 
 
 def test_salts_that_are_ignored_are_told(gate):
     done = gate(*ALIGNED, honours_salts=False)
     assert done.ret == 0
-    done.stdout.fnmatch_lines(["cold was made by a nonce in front: the server ignores cache_salt"])
+    done.stdout.fnmatch_lines(["deployment: *; cold by a nonce in front, for it ignores cache_salt"])
 
 
 def test_without_a_deployment_groups_are_skipped(gate, pytester):
@@ -101,3 +107,83 @@ def test_a_key_stands_in_no_output(gate, monkeypatch):
     done = gate(*CLOCKED, key="sk-not-for-anyone-else")
     assert done.ret == 1
     assert "not-for-anyone" not in done.stdout.str() + done.stderr.str()
+
+
+def test_results_and_the_page_tell_what_was_seen(gate, pytester):
+    gate(*ALIGNED, *CLOCKED)
+    results = json.loads((pytester.path / "reports/results.json").read_text())
+    jsonschema.validate(results, schema())
+    assert results["verdict"] == "failed"
+    assert results["lessons"] == []
+    manual, clocked = results["groups"]
+    assert (manual["outcome"], clocked["outcome"]) == ("passed", "failed")
+    assert (manual["file"], manual["line"], clocked["line"]) == ("agent.prompts.jsonl", 1, 3)
+    (request,) = manual["requests"]
+    assert request["reused"] == [request["predicted"]] * 7
+    assert [name for name, _ in request["segments"]] == ["message 0, system", "message 1, user"]
+    (deployment,) = results["environment"]["deployments"]
+    assert deployment["engine_version"] == "0.32.0"
+    assert deployment["cold_by"] == "cache_salt"
+    page = (pytester.path / "reports/index.html").read_text()
+    assert "Your prompts, on your deployment" in page
+    assert page.count("<section") == 3  # the groups, and the environment
+    junit = (pytester.path / "reports/junit.xml").read_text()
+    assert 'name="hit_rate"' in junit
+    tests = json.loads((pytester.path / "reports/ctrf.json").read_text())["results"]["tests"]
+    assert len(tests) == 6
+
+
+def test_a_ci_is_told_in_its_own_forms(gate, pytester, monkeypatch):
+    summary = pytester.path / "summary.md"
+    summary.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    done = gate(*ALIGNED, *CLOCKED)
+    told = summary.read_text()
+    assert told.startswith("before\n## KV-cache gate: failed")
+    assert "hit rate 0.0 %" in told
+    done.stdout.fnmatch_lines(["::error file=agent.prompts.jsonl,line=3,title=clocked%3A *"])
+
+
+def test_several_engines_are_asked_each(pytester, gate):
+    gate(*ALIGNED)
+    with serving() as one, serving(reuses=False) as other:
+        done = pytester.runpytest_subprocess(f"--kv-url={one.url},{other.url}", "-v", timeout=120)
+    assert done.parseoutcomes() == {"passed": 1, "failed": 1}
+    host = other.url.removeprefix("http://")
+    done.stdout.fnmatch_lines([f"*agent.prompts.jsonl::manual?{host}? FAILED*"])
+
+
+def test_a_password_in_the_address_stands_in_no_output_and_no_file(pytester, gate):
+    gate(*ALIGNED)
+    with serving(reuses=False) as server:
+        url = server.url.replace("http://", "http://me:hunter2secret@")
+        done = pytester.runpytest_subprocess(f"--kv-url={url}", "-vv", timeout=120)
+    assert done.ret == 1
+    files = [path for path in (pytester.path / "reports").rglob("*") if path.is_file()]
+    told = done.stdout.str() + done.stderr.str() + "".join(path.read_text() for path in files)
+    assert len(files) >= 4
+    assert "hunter2secret" not in told
+
+
+def test_fixtures_for_graphs_are_there_in_any_repository(pytester, gate):
+    gate(*ALIGNED)
+    pytester.makepyfile(
+        """
+        def ask(client, url, text):
+            messages = [{"role": "user", "content": text}]
+            body = {"model": "small", "messages": messages, "stream": True}
+            return client.post(url + "/chat/completions", json=body)
+
+        def test_it(kv_stack, kv_http_client, kv_ask):
+            text = "word " * 200
+            kv_ask(lambda state: ask(kv_http_client, kv_stack.url, text + state), "one")
+            turn = kv_ask(lambda state: ask(kv_http_client, kv_stack.url, text + state), "two")
+            turn.assert_hit_rate(above=90)
+            assert turn.tokens.reused == sum(turn.predicted)
+        """
+    )
+    with serving() as server:
+        done = pytester.runpytest_subprocess(f"--kv-url={server.url}", "-k", "test_it", timeout=60)
+    assert done.parseoutcomes() == {"passed": 1, "deselected": 1}
+    assert pytester.runpytest_subprocess("-k", "test_it", timeout=60).parseoutcomes()["skipped"] == 1

@@ -58,8 +58,12 @@ class LessonRun:
 
 
 def lesson_runs(results: Mapping[str, Any], run: int) -> list[LessonRun]:
-    """Return what a results.json document tells of each lesson."""
+    """Return what a results.json document tells of each lesson, and of each group of a reader's prompts."""
     found = []
+    for group in results.get("groups", []):
+        exact = all(set(one["reused"]) == {one["predicted"]} for one in group["requests"])
+        figures = {name: group["headline"].get(name) for name in HEADINGS}
+        found.append(LessonRun(run, group["name"], group["outcome"], exact, group["duration_s"], **figures))
     for lesson in results["lessons"]:
         exact = all(one["predicted"] == one["measured"] for one in lesson["predictions"])
         figures = {name: lesson["headline"].get(name) for name in HEADINGS}

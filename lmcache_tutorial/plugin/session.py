@@ -1,54 +1,73 @@
-"""One pytest session with lessons: collects their outcomes, writes the report, prints the summary."""
+"""One pytest session with lessons or prompts: collects outcomes, writes the report, prints the summary."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Generator, Iterator, Sequence
+import json
+import os
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..gate.verdict import INCOMPLETE_EXIT_CODE
+from ..gate.verdict import EXIT_CODES
 from ..lessons.header import lesson_id, parse_header, sentence
+from ..machine.files import write_atomically
 from ..pages.templating import machine_words
-from ..report.environment import environment, workload_document
+from ..report.environment import workload_document
 from ..report.page import write_report
-from ..report.results import RunRecord, write_results
+from ..report.results import GroupReport, RunRecord, write_results
+from ..report.telling import ctrf, github_annotations, markdown
 from ..report.terminal import summary_lines
-from ..settings.run import RunConfig
-from ..settings.secrets import redact
-from ..stack.stack import Stack
+from ..settings.bars import Thresholds
+from ..settings.shown import shown
 from .junit import start_junit, take_secrets_out
+from .prompt_items import PromptItem
 from .undecided import UNDECIDED, is_undecided
+
+if TYPE_CHECKING:
+    from ..stack.stack import Stack
 
 MESSAGE_CHARACTERS = 4_000
 
 
 class Session:
-    """A pytest plugin of its own, registered when a run selects at least one claim of a lesson."""
+    """A pytest plugin of its own, registered when a run selects claims of lessons or groups of prompts."""
 
-    def __init__(self, config: pytest.Config, run: RunConfig, claims: Sequence[pytest.Item]) -> None:
-        """Note every selected claim; what does not run in the end says so."""
-        self._config, self._run = config, run
-        self.record = RunRecord(run.thresholds, environment=environment(run))
+    def __init__(
+        self, config: pytest.Config, bars: Thresholds, report_dir: Path, environment: Mapping[str, Any]
+    ) -> None:
+        """Begin a record; its report goes into a folder."""
+        self._report_dir = report_dir
+        self.record = RunRecord(bars, environment=dict(environment))
+        self._results: dict[str, Any] = {}
+        self._problems: list[str] = []
+        self._junit = start_junit(config, report_dir)
+
+    def select_claims(self, claims: Sequence[pytest.Item]) -> None:
+        """Note every selected claim of a lesson; what does not run in the end says so."""
         for item in claims:
             lesson = lesson_id(item.path)
             assert lesson
             assert isinstance(item, pytest.Function)
             header = parse_header(item.module.__doc__)
             self.record.select(lesson, header, item.nodeid, sentence(item.name, lesson))
-        self._results: dict[str, Any] = {}
-        self._problems: list[str] = []
-        self._junit = start_junit(config, run.report_dir)
 
-    def describe_stack(self, stack: Stack) -> None:
+    def select_groups(self, items: Sequence[PromptItem], root: Path) -> None:
+        """Note every selected group of prompts; ``root`` is what their files' names are relative to."""
+        for item in items:
+            file = item.path.relative_to(root) if item.path.is_relative_to(root) else item.path
+            group = GroupReport(str(file), item.group.prompts[0].line, item.name)
+            self.record.groups[item.nodeid] = group
+
+    def describe_stack(self, stack: Stack, dtype_reason: str) -> None:
         """Take the servers and the model into the report's environment."""
         self.record.environment |= {"stack": stack.describe(), "model": stack.model.name}
         if stack.workload:
             self.record.environment |= {
                 "prefill_tokens_s": round(stack.workload.prefill_tokens_s, 1),
-                "workload": workload_document(stack.workload, self._run.dtype_reason, stack.config.dtype),
+                "workload": workload_document(stack.workload, dtype_reason, stack.config.dtype),
             }
 
     def describe_beside(self, lesson: str, stack: Stack) -> None:
@@ -61,8 +80,9 @@ class Session:
 
         A teardown that fails after a claim has failed adds its message; the claim's own stays in front.
         """
-        claim = self.record.claim(report.nodeid)
-        if claim is None:
+        if group := self.record.groups.get(report.nodeid):
+            _saw_group(group, report)
+        if (claim := self.record.claim(report.nodeid)) is None:
             return
         claim.duration_s += report.duration
         if report.failed and claim.outcome in ("failed", "error"):
@@ -113,21 +133,24 @@ class Session:
         except Exception as error:
             if not self.record.interrupted:
                 raise
-            self._problems.append(redact(f"the teardown failed: {type(error).__name__}: {error}"))
+            self._problems.append(shown(f"the teardown failed: {type(error).__name__}: {error}"))
         finally:
             self._results = self.record.results()
             if not self._write():
                 session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
-            elif session.exitstatus == pytest.ExitCode.OK and self._results["verdict"] == "incomplete":
-                session.exitstatus = INCOMPLETE_EXIT_CODE
+            elif session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = EXIT_CODES[self._results["verdict"]]
 
     def _write(self) -> bool:
         """Write the report, and take secrets out of JUnit's file; tell whether all could be written."""
-        folder = self._run.report_dir
+        folder = self._report_dir
         writers: dict[Path, Callable[[Path], None]] = {
             folder / "results.json": lambda path: write_results(self._results, path),
             folder / "index.html": lambda path: write_report(self._results, path),
+            folder / "ctrf.json": self._write_ctrf,
         }
+        if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+            writers[Path(summary)] = self._add_summary
         if self._junit and Path(self._junit.logfile).exists():
             writers[Path(self._junit.logfile)] = take_secrets_out
         before = len(self._problems)
@@ -139,19 +162,41 @@ class Session:
                 self._problems.append(f"report: {path} could not be written: {reason}")
         return len(self._problems) == before
 
+    def _write_ctrf(self, path: Path) -> None:
+        write_atomically(path, json.dumps(ctrf(self._results), indent=1) + "\n")
+
+    def _add_summary(self, path: Path) -> None:
+        """Add to what other steps of the job have written there."""
+        with path.open("a", encoding="utf-8") as file:
+            file.write(markdown(self._results))
+
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the summary; it ends with the report's path."""
         if not self._results:  # the session never got as far as its end
             return
         terminalreporter.section("LMCache tutorial")
-        terminalreporter.write_line(f"machine: {machine_words(self._results['environment'])}")
+        if words := machine_words(self._results["environment"]):
+            terminalreporter.write_line(f"machine: {words}")
         for line in summary_lines(self._results):
             terminalreporter.write_line(line)
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            for line in github_annotations(self._results):
+                terminalreporter.write_line(line)
         for problem in self._problems:
             terminalreporter.write_line(problem, red=True)
         if not any(problem.startswith("report:") for problem in self._problems):
-            terminalreporter.write_line(f"report: {self._run.report_dir / 'index.html'}")
+            terminalreporter.write_line(f"report: {self._report_dir / 'index.html'}")
+
+
+def _saw_group(group: GroupReport, report: pytest.TestReport) -> None:
+    """Take in a report of a group's test; what it was judged by is in the group already."""
+    group.duration_s += report.duration
+    if report.failed and not (group.claims and report.when == "call"):
+        group.outcome = "failed" if report.when == "call" else "error"
+        group.reason = _message(report)
+    elif report.skipped and not group.claims:
+        group.outcome, group.reason = "skipped", _message(report)
 
 
 def _message(report: pytest.TestReport) -> str:
@@ -160,4 +205,4 @@ def _message(report: pytest.TestReport) -> str:
     else:
         crash = getattr(report.longrepr, "reprcrash", None)
         text = crash.message if crash else str(report.longrepr)
-    return redact(text)[:MESSAGE_CHARACTERS]
+    return shown(text)[:MESSAGE_CHARACTERS]

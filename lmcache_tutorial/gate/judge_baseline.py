@@ -1,0 +1,54 @@
+"""A group of prompts against a baseline: two claims, one about hits and one about times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .baseline import FOR_HITS, FOR_TIMES, RENEW, Baseline, Fingerprint, Group, Margin, lost_hits, slower
+from .judge_group import Judged
+
+HITS = "compared with the baseline no request reuses less"
+TIMES = "compared with the baseline the first token comes as soon"
+
+
+def judge_baseline(
+    baseline: Baseline,
+    group: Group,
+    now: Fingerprint,
+    margin: Margin,
+    once_more: Callable[[], Group],
+) -> list[Judged]:
+    """Judge a group by what it was.
+
+    Args:
+        baseline: what was kept.
+        group: the group's part of results.json.
+        now: of the deployment as it is.
+        margin: how much longer it may take.
+        once_more: asks the group again, where it took longer than that.
+
+    Returns:
+        A claim about hits; and one about times, where the fingerprints are equal.
+    """
+    then = baseline.groups.get(group["id"])
+    if then is None:
+        return [Judged(HITS, "not_run", f"the baseline has no such group.\nTo fix: {RENEW}")]
+    if other := baseline.differences(now, FOR_HITS):
+        return [Judged(HITS, "not_run", f"{'; '.join(other)}: its hits are other ones.\nTo fix: {RENEW}")]
+    if all(request["reused"].count(None) for request in group["requests"]):
+        return [Judged(HITS, "not_run", "the server does not tell how many tokens were not computed")]
+    lost, other = lost_hits(then, group), baseline.differences(now, FOR_TIMES)
+    words = f"all {len(group['requests'])} reuse at least what they did, {baseline.created}"
+    words += f"\ntimes were not compared: {'; '.join(other)}" if other else ""
+    claims = [Judged(HITS, "failed" if lost else "passed", "\n".join(lost) or words)]
+    return claims if other else [*claims, _times(then, group, margin, once_more)]
+
+
+def _times(then: Group, group: Group, margin: Margin, once_more: Callable[[], Group]) -> Judged:
+    """Compare times; what looks slower is asked once more, and two answers that disagree decide nothing."""
+    worse, seen = slower(then, group, margin)
+    if not worse:
+        return Judged(TIMES, "passed", seen)
+    again, seen_again = slower(then, once_more(), margin)
+    both = f"{seen}\nasked once more: {seen_again}"
+    return Judged(TIMES, "failed" if again else "inconclusive", both)

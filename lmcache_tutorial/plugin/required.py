@@ -1,0 +1,29 @@
+"""``--kv-require-all``: what of ours is skipped counts as failed."""
+
+from __future__ import annotations
+
+import pytest
+
+from ..lessons.header import LESSONS_FOLDER
+from ..settings.spelling import PYTEST
+from .prompt_items import PromptItem
+from .undecided import is_undecided
+
+REQUIRES_ALL = PYTEST("require_all")
+
+
+def fail_a_skip(item: pytest.Item, report: pytest.TestReport) -> None:
+    """Turn the report of a lesson, a group of prompts or a graph's test that was skipped into a failure."""
+    if not report.skipped or is_undecided(report) or hasattr(report, "wasxfail"):
+        return
+    if item.config.getoption(REQUIRES_ALL) and _is_ours(item):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = (
+            f"{REQUIRES_ALL} was given, and this was skipped: {reason.removeprefix('Skipped: ')}"
+        )
+
+
+def _is_ours(item: pytest.Item) -> bool:
+    in_lessons = item.path.parent.name == LESSONS_FOLDER
+    return isinstance(item, PromptItem) or in_lessons or "kv_stack" in getattr(item, "fixturenames", ())

@@ -1,0 +1,108 @@
+"""A reader's graph on a stand-in: what it reused, by node, and what the failure says."""
+
+import pytest
+from langchain_core.messages import HumanMessage, SystemMessage
+from langchain_openai import ChatOpenAI
+from langgraph.graph import END, START, StateGraph
+from typing_extensions import TypedDict
+
+from lmcache_tutorial.gate.deployment import client_for, find_deployment
+from lmcache_tutorial.gate.graph_turn import RecordedClient, ask_graph
+from lmcache_tutorial.tests.stand_in import BLOCK, serving
+
+MANUAL = " ".join(f"word{number}" for number in range(400))
+
+
+class State(TypedDict, total=False):
+    question: str
+    topic: str
+    answer: str
+
+
+def agent(url, client, manual=MANUAL, **options):
+    given = {"streaming": True, "stream_usage": True, **options}
+    model = ChatOpenAI(base_url=f"{url}/v1", model="small", api_key="none", http_client=client, **given)
+
+    def node(name):
+        def ask(state):
+            messages = [SystemMessage(manual), HumanMessage(f"{state['question']} {name}")]
+            return {name: model.invoke(messages).content}
+
+        return ask
+
+    graph = StateGraph(State)
+    for name in ("topic", "answer"):
+        graph.add_node(f"find {name}", node(name))
+    graph.add_edge(START, "find topic")
+    graph.add_edge("find topic", "find answer")
+    graph.add_edge("find answer", END)
+    return graph.compile()
+
+
+@pytest.fixture
+def asked():
+    """``asked(*manuals)`` runs an agent once for each manual, on one client; the last turn is returned."""
+
+    def run(*manuals, options=None, **behaviour):
+        with serving(**behaviour) as server:
+            found = find_deployment(client_for(server.url), None)
+            with RecordedClient(found, found.namespace()) as client:
+                turns = [
+                    ask_graph(
+                        client, agent(server.url, client, one, **(options or {})), {"question": f"Q{n}"}
+                    )
+                    for n, one in enumerate(manuals)
+                ]
+                assert turns[-1].predicted  # asked while the server is there
+                return turns[-1]
+
+    return run
+
+
+@pytest.mark.parametrize("honours_salts", [True, False])
+def test_a_turn_has_its_calls_by_node_and_what_they_reused(asked, honours_salts):
+    turn = asked(MANUAL, MANUAL, honours_salts=honours_salts)
+    assert list(turn.nodes) == ["find topic", "find answer"]
+    assert turn.state["answer"] == "Paris"
+    assert [call.cached_tokens for call in turn.calls] == list(turn.predicted)
+    assert turn.calls[0].cached_tokens % BLOCK == 0
+    assert turn.hit_rate > 0.9
+    assert turn.ttft_s > 0
+    assert turn.of("find answer").tokens.prompt == turn.calls[1].prompt_tokens
+    turn.assert_hit_rate(above=90)
+    with pytest.raises(AssertionError, match="no call came from the node 'expert'; calls came from: find"):
+        turn.of("expert")
+
+
+def test_the_first_turn_is_cold_but_for_what_its_own_nodes_share(asked):
+    turn = asked(MANUAL)
+    assert turn.calls[0].cached_tokens == 0
+    assert turn.of("find answer").hit_rate > 0.9
+
+
+def test_a_failure_says_where_the_worst_call_parts_and_why(asked):
+    clocked = [f"It is 2026-11-27T10:00:0{second}Z. {MANUAL}" for second in (0, 1)]
+    turn = asked(*clocked)
+    with pytest.raises(AssertionError) as failure:
+        turn.of("find topic").assert_hit_rate(above=90)
+    told = str(failure.value)
+    assert told.startswith("hit rate 0.0 %, the bar is 90.0 %\nmost was computed for find topic: ")
+    assert "call 3 (find topic) shares its first" in told
+    assert "timestamp. Move the time to the end of the prompt" in told
+
+
+def test_what_is_not_told_is_no_pass(asked):
+    turn = asked(MANUAL, MANUAL, tells_cached=False)
+    with pytest.raises(AssertionError, match="--enable-prompt-tokens-details"):
+        turn.assert_hit_rate(above=0)
+    whole = asked(MANUAL, MANUAL, options={"streaming": False})
+    with pytest.raises(AssertionError, match="streaming=True"):
+        print(whole.ttft_s)
+
+
+def test_a_graph_that_uses_another_client_is_told_so():
+    with serving() as server:
+        found = find_deployment(client_for(server.url), None)
+        with RecordedClient(found, found.namespace()) as client, pytest.raises(AssertionError) as failure:
+            ask_graph(client, lambda state: state, {})
+    assert "ChatOpenAI(http_client=kv_http_client" in str(failure.value)
