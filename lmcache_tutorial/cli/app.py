@@ -23,6 +23,8 @@ from .printing import error
 from .prompts import from_langfuse
 from .report import show_headlines, write_baseline
 from .stack_commands import down, status, up
+from .traces import send_traces
+from .watch import watch_traces
 from .workbench import prefill_rate, repeat_lessons
 
 USAGE = (BaselineError, ConfigError, HeadlinesError, RenderingError)
@@ -36,8 +38,13 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "headlines": show_headlines,
     "baseline": write_baseline,
     "diagnose": diagnose_log,
+    "watch": watch_traces,
     "repeat": repeat_lessons,
     "prefill-rate": prefill_rate,
+}
+GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
+    "prompts": ("Files of prompts, made of what was really sent.", {"from-langfuse": from_langfuse}),
+    "traces": ("What runs have recorded.", {"send": send_traces}),
 }
 # pytest's options stand among the command's own words.
 CONTEXT = {"repeat": {"ignore_unknown_options": True}}
@@ -63,9 +70,11 @@ def clear_errors(command: Callable[..., None]) -> Callable[..., None]:
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for name, command in COMMANDS.items():
     app.command(name, context_settings=CONTEXT.get(name))(clear_errors(command))
-prompts = typer.Typer(help="Files of prompts, made of what was really sent.", no_args_is_help=True)
-prompts.command("from-langfuse")(clear_errors(from_langfuse))
-app.add_typer(prompts, name="prompts")
+for name, (meaning, commands) in GROUPS.items():
+    group = typer.Typer(help=meaning, no_args_is_help=True)
+    for inner, command in commands.items():
+        group.command(inner)(clear_errors(command))
+    app.add_typer(group, name=name)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def diagnose_log(file: LogFile, options: DiagnoseOptions) -> None:
     check_page_path(options.html, file)
     found = read_log(
         file,
-        _renderer(options.tokenizer),
+        own_renderer(options.tokenizer),
         options.block_tokens,
         options.chunk_tokens,
         options.remembered_blocks,
@@ -142,7 +142,12 @@ def gate_failure(found: Diagnosis, bar: float, allowed: float) -> str:
     return ""
 
 
-def _renderer(tokenizer: Path | None) -> Renderer:
+def own_renderer(tokenizer: Path | None) -> Renderer:
+    """Return the renderer of a folder, or of the tutorial's own model.
+
+    Raises:
+        ConfigError: that is not prepared.
+    """
     if tokenizer:
         return Renderer.from_folder(tokenizer)
     if not small_model_folder().is_dir():

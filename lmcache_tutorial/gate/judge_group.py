@@ -27,12 +27,15 @@ class Judged:
     seen: str
 
 
-def judge_group(measured: Measured, bars: Thresholds) -> list[Judged]:
-    """Judge a group: what is reused, how soon the first token comes, whether the answer is the same."""
-    return [_hits(measured, bars), _time(measured, bars), _answers(measured)]
+def judge_group(measured: Measured, bars: Thresholds, *, mask: bool = False) -> list[Judged]:
+    """Judge a group: what is reused, how soon the first token comes, whether the answer is the same.
+
+    ``mask`` leaves the texts of prompts out of what is said.
+    """
+    return [_hits(measured, bars, mask=mask), _time(measured, bars), _answers(measured)]
 
 
-def _hits(measured: Measured, bars: Thresholds) -> Judged:
+def _hits(measured: Measured, bars: Thresholds, *, mask: bool) -> Judged:
     own = measured.group.bars
     if measured.cold_reused:
         return Judged(
@@ -48,15 +51,15 @@ def _hits(measured: Measured, bars: Thresholds) -> Judged:
             "(vLLM: --enable-prompt-tokens-details), so nobody knows whether anything was reused",
         )
     if own.exact:
-        return _exact_hits(measured)
+        return _exact_hits(measured, mask=mask)
     bar = bars.min_hit_rate if own.min_hit_rate is None else own.min_hit_rate / 100
     seen = f"hit rate {percent(measured.hit_rate)}, the bar is {percent(bar)}"
     if measured.hit_rate > bar:
         return Judged("the prompts are reused", "passed", seen)
-    return Judged("the prompts are reused", "failed", "\n".join([seen, *_reasons(measured)]))
+    return Judged("the prompts are reused", "failed", "\n".join([seen, *_reasons(measured, mask=mask)]))
 
 
-def _exact_hits(measured: Measured) -> Judged:
+def _exact_hits(measured: Measured, *, mask: bool) -> Judged:
     claim = "every request reuses what was predicted"
     if measured.predicted is None:
         lacks = "token ids (/tokenize)" if measured.forerunners is None else "its block (/metrics)"
@@ -66,7 +69,9 @@ def _exact_hits(measured: Measured) -> Judged:
     if not wrong:
         return Judged(claim, "passed", f"{sum(expected):,} tokens in each of {len(measured.rounds)} rounds")
     return Judged(
-        claim, "failed", "\n".join([f"predicted {expected}, reused {wrong[0]}", *_reasons(measured)])
+        claim,
+        "failed",
+        "\n".join([f"predicted {expected}, reused {wrong[0]}", *_reasons(measured, mask=mask)]),
     )
 
 
@@ -97,7 +102,7 @@ def _answers(measured: Measured) -> Judged:
     return Judged(claim, "passed" if max(distances) <= tolerance else "failed", seen)
 
 
-def _reasons(measured: Measured) -> list[str]:
+def _reasons(measured: Measured, *, mask: bool) -> list[str]:
     """Say of the request that reuses least where it parts from its forerunner, and what to do."""
     if measured.forerunners is None:
         return []
@@ -107,10 +112,10 @@ def _reasons(measured: Measured) -> list[str]:
         for one, pair in zip(measured.forerunners, pairs, strict=True)
     ]
     worst = lost.index(max(lost))
-    return parting(pairs[worst].prompt, measured.forerunners[worst])
+    return parting(pairs[worst].prompt, measured.forerunners[worst], mask=mask)
 
 
-def parting(prompt: Prompt, forerunner: Forerunner) -> list[str]:
+def parting(prompt: Prompt, forerunner: Forerunner, *, mask: bool = False) -> list[str]:
     """Describe where a prompt parts from an earlier one: which tokens, which message, what stands there."""
     share = forerunner.shared_tokens / forerunner.prompt_tokens
     found = [
@@ -130,7 +135,8 @@ def parting(prompt: Prompt, forerunner: Forerunner) -> list[str]:
     was = at.first[start : start + CONTEXT_CHARACTERS]
     now = at.second[start : start + CONTEXT_CHARACTERS]
     kind = kind_of(first, second, at)
-    return [*found, f"they part in {where}: …{before!r} then {was!r} or {now!r}", f"{kind}. {ADVICE[kind]}"]
+    texts = "" if mask else f": …{before!r} then {was!r} or {now!r}"
+    return [*found, f"they part in {where}{texts}", f"{kind}. {ADVICE[kind]}"]
 
 
 def _logged(prompt: Prompt) -> Logged:

@@ -22,13 +22,16 @@ def header(run: RunConfig) -> list[str]:
         )
     except StackError:  # the first lesson that needs the stack tells all of it
         where = f"none: {state_file()} cannot be read"
-    ignored = " (the LANGFUSE_* variables are ignored)" if langfuse_variables_set() else ""
+    sent = "sent to Langfuse at the end" if run.langfuse else "sent nowhere"
+    unused = langfuse_variables_set() and not run.langfuse
+    ignored = " (the LANGFUSE_* variables are ignored)" if unused else ""
+    masked = ", without prompts and answers" if run.mask else ""
     notes = [f"model: {run.stack.model} with {RANDOM_WEIGHTS}"] if run.stack.model in SHAPES else []
     if run.stack.profile == "gpu":
         notes.append(f"{COMPILED}: {compiled_operations().seen}")
     return [
         f"lmcache-tutorial: profile {run.stack.profile}, model {run.stack.model}, stack {where}",
         f"machine: {machine_words(environment(run))}, since {run.dtype_reason}",
-        f"traces: written to {run.report_dir / 'traces'}, sent nowhere{ignored}",
+        f"traces: written to {run.report_dir / 'traces'}{masked}, {sent}{ignored}",
         *notes,
     ]

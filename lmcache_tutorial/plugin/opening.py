@@ -16,7 +16,8 @@ from ..settings.run import bars
 from .configuration import run_configuration, usage_errors
 from .options import given_options
 from .prompt_items import PromptItem
-from .selection import Selection, refuse_a_slow_lmcache, refuse_company
+from .selection import Selection, refuse_a_slow_lmcache, refuse_company, refuse_xdist
+from .sending import check_langfuse
 from .signals import orderly_signals
 from .stash import PROMPTS, SESSION
 
@@ -38,6 +39,7 @@ def open_run(config: pytest.Config, selection: Selection) -> None:
     with usage_errors(config):
         writable_folder(run.report_dir)
     refuse_a_slow_lmcache(run)
+    check_langfuse(given_options(config))
     orderly_signals(config)
     # pytest-benchmark skips the claims of a run that is for benchmarks alone.
     if selection.claims and not config.getoption("benchmark_only", default=False):
@@ -58,6 +60,7 @@ def open_prompts(config: pytest.Config, items: list[pytest.Item]) -> None:
     groups = [item for item in items if isinstance(item, PromptItem) and item.url]
     if config.option.collectonly or not groups:
         return
+    refuse_xdist(config, "groups of prompts: they are asked of one deployment")
     with usage_errors(config):
         options = given_options(config)
         thresholds, folder = bars(options), user_path("report_dir", options.report_dir).absolute()

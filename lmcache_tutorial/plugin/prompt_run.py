@@ -40,7 +40,7 @@ class PromptRun:
         measured = ask_group(deployment, item.group)
         group = self.record.groups[item.nodeid]
         group.figures = figures(measured)
-        judged = judge_group(measured, self.record.thresholds)
+        judged = judge_group(measured, self.record.thresholds, mask=self.deployments.options.mask)
         if self.baseline:
             judged += judge_baseline(
                 self.baseline,

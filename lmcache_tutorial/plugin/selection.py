@@ -85,11 +85,7 @@ def refuse_company(config: pytest.Config, selection: Selection) -> None:
     Raises:
         pytest.UsageError: pytest-xdist is asked for; or peers, with anything else or a kept stack beside.
     """
-    if config.getoption("numprocesses", default=None) or hasattr(config, "workerinput"):
-        raise pytest.UsageError(
-            "pytest-xdist cannot run the lessons: they share one stack, and calls side by side would mix up "
-            "its counters and its timings.\nTo fix: leave -n out."
-        )
+    refuse_xdist(config, "the lessons: they share one stack")
     if not selection.peers:
         return
     if selection.claims or selection.benchmarks or selection.others:
@@ -106,6 +102,19 @@ def refuse_company(config: pytest.Config, selection: Selection) -> None:
     if kept:
         raise pytest.UsageError(
             "--kv-peers would run beside the kept stack and disturb both.\nTo fix: lmcache-tutorial down"
+        )
+
+
+def refuse_xdist(config: pytest.Config, what: str) -> None:
+    """Refuse to ask side by side.
+
+    Raises:
+        pytest.UsageError: pytest-xdist is asked for.
+    """
+    if config.getoption("numprocesses", default=None) or hasattr(config, "workerinput"):
+        raise pytest.UsageError(
+            f"pytest-xdist cannot run {what}, and calls side by side would mix up its counters and its "
+            "timings.\nTo fix: leave -n out."
         )
 
 

@@ -23,7 +23,9 @@ from ..report.terminal import summary_lines
 from ..settings.bars import Thresholds
 from ..settings.shown import shown
 from .junit import start_junit, take_secrets_out
+from .options import given_options
 from .prompt_items import PromptItem
+from .sending import send_run
 from .undecided import UNDECIDED, is_undecided
 
 if TYPE_CHECKING:
@@ -43,7 +45,10 @@ class Session:
         self.record = RunRecord(bars, environment=dict(environment))
         self._results: dict[str, Any] = {}
         self._problems: list[str] = []
+        self._notes: list[str] = []
         self._junit = start_junit(config, report_dir)
+        self._config = config
+        self.spool: Path | None = None  # the run's file of traces, where there is one
 
     def select_claims(self, claims: Sequence[pytest.Item]) -> None:
         """Note every selected claim of a lesson; what does not run in the end says so."""
@@ -136,7 +141,9 @@ class Session:
             self._problems.append(shown(f"the teardown failed: {type(error).__name__}: {error}"))
         finally:
             self._results = self.record.results()
-            if not self._write():
+            sent = send_run(given_options(self._config), self.spool)
+            self._notes, self._problems = sent.lines, [*self._problems, *sent.failures]
+            if not self._write() or sent.failures:
                 session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
             elif session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = EXIT_CODES[self._results["verdict"]]
@@ -180,9 +187,9 @@ class Session:
             terminalreporter.write_line(f"machine: {words}")
         for line in summary_lines(self._results):
             terminalreporter.write_line(line)
-        if os.environ.get("GITHUB_ACTIONS") == "true":
-            for line in github_annotations(self._results):
-                terminalreporter.write_line(line)
+        told = github_annotations(self._results) if os.environ.get("GITHUB_ACTIONS") == "true" else []
+        for line in (*self._notes, *told):
+            terminalreporter.write_line(line)
         for problem in self._problems:
             terminalreporter.write_line(problem, red=True)
         if not any(problem.startswith("report:") for problem in self._problems):

@@ -146,7 +146,7 @@ def parse_prompts(lines: Iterable[str], name: str) -> list[PromptGroup]:
 def _take(groups: dict[str, PromptGroup], line: dict[str, Any], number: int, stem: str) -> None:
     """Put what a line says into its group."""
     named = line.get("group", stem)
-    if not isinstance(named, str) or not named.strip():
+    if not isinstance(named, str) or not named.strip() or not named.isprintable():
         raise ValueError(f"group must be a name, and is {named!r}.\nTo fix: name it, or leave it out")
     group = groups.setdefault(named, PromptGroup(named))
     if "kv" in line:

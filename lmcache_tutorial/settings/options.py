@@ -168,6 +168,13 @@ class RunOptions:
     max_ttft_growth_ms: Annotated[
         float, Option("growth of the warm TTFT over the baseline's that is allowed in any case [ms]")
     ] = 50.0
+    langfuse: Annotated[
+        bool, Option("send the run's traces to the Langfuse that LANGFUSE_BASE_URL and its keys name")
+    ] = False
+    require_langfuse: Annotated[
+        bool, Option("what was sent is read back, for at most 60 s; what is missing there fails the run")
+    ] = False
+    mask: Annotated[bool, Option("no file of the run holds prompts or answers")] = False
     require_all: Annotated[bool, Option("what is skipped counts as failed")] = False
 
 
@@ -250,6 +257,50 @@ class PromptsOptions:
         str | None, Option("traces before this time, ISO 8601", chosen="now", commands=("from-langfuse",))
     ] = None
     traces: Annotated[int, Option("traces at most, the newest", commands=("from-langfuse",))] = 100
+
+
+@dataclass(frozen=True)
+class WatchOptions:
+    """What ``lmcache-tutorial watch`` reads, and into how many parts it cuts the time."""
+
+    tag: Annotated[str | None, Option("traces with this tag", chosen="all", commands=("watch",))] = None
+    name: Annotated[str | None, Option("traces of this name", chosen="all", commands=("watch",))] = None
+    since: Annotated[
+        str | None, Option("traces from this time on, ISO 8601", chosen="all", commands=("watch",))
+    ] = None
+    until: Annotated[
+        str | None, Option("traces before this time, ISO 8601", chosen="now", commands=("watch",))
+    ] = None
+    traces: Annotated[int, Option("traces at most, the newest", commands=("watch",))] = 100
+    parts: Annotated[int, Option("parts of the time, of as many requests each", commands=("watch",))] = 6
+    tokenizer: Annotated[
+        Path | None,
+        Option(
+            "a folder with tokenizer.json and a chat template",
+            chosen="the tutorial's own model",
+            commands=("watch",),
+        ),
+    ] = None
+    block_tokens: Annotated[int, Option("the engine's block [tokens]", least=1, commands=("watch",))] = 32
+    chunk_tokens: Annotated[
+        int, Option("LMCache's chunk, a multiple of the block [tokens]", least=1, commands=("watch",))
+    ] = 64
+
+
+@dataclass(frozen=True)
+class TracesOptions:
+    """What ``lmcache-tutorial traces send`` sends, and where."""
+
+    folder: Annotated[Path, Option("the folder of the traces", commands=("send",))] = Path("reports/traces")
+    to: Annotated[
+        str | None,
+        Option(
+            "the address of a receiver of OTLP over HTTP, with its path",
+            chosen="the Langfuse that LANGFUSE_BASE_URL and its keys name",
+            commands=("send",),
+        ),
+    ] = None
+    limit_s: Annotated[float, Option("how long sending may take in all [s]", commands=("send",))] = 60.0
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,26 @@ INSTALL = {
 }
 
 
+TRACING = ("langfuse", "opentelemetry", "google.protobuf")
+
+
+def need_lessons(action: str) -> None:
+    """Refuse what records or sends traces where that is not installed, as in the base install.
+
+    Raises:
+        MissingExtraError: a package is missing.
+    """
+    try:
+        missing = [name for name in TRACING if not util.find_spec(name)]
+    except ModuleNotFoundError:  # of a package's package
+        missing = list(TRACING)
+    if missing:
+        raise MissingExtraError(
+            f"{action} needs the extra 'lessons': {' and '.join(missing)} not installed here.\n"
+            'To fix: pip install "lmcache-tutorial[lessons]"'
+        )
+
+
 def missing_servers() -> list[str]:
     """List what a stack runs and is not installed; nothing is imported."""
     return [name for name in SERVERS if not util.find_spec(name)]

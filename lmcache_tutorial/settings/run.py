@@ -41,6 +41,8 @@ class RunConfig:
     keep_stack: bool = False
     allow_slow_lmcache: bool = False
     peers: str | None = None
+    mask: bool = False
+    langfuse: bool = False
 
 
 def run_config(options: RunOptions, has_gpu: Callable[[], bool] | None = None) -> RunConfig:
@@ -67,6 +69,8 @@ def run_config(options: RunOptions, has_gpu: Callable[[], bool] | None = None) -
         options.keep,
         options.allow_slow_lmcache,
         options.peers,
+        options.mask,
+        options.langfuse,
     )
 
 

@@ -15,8 +15,9 @@ BLOCK = 4
 class StandIn:
     """How the server behaves, and what it was asked.
 
-    ``reuses`` nothing of a prompt, or whole blocks; ``token_s`` is what computing one takes [s]. ``wrong``
-    gives another answer where something was reused, as another model's KV would.
+    ``reuses`` nothing of a prompt, or whole blocks; ``token_s`` is what computing one takes, and ``delay_s``
+    what every answer takes besides [s]. ``wrong`` gives another answer where something was reused, as another
+    model's KV would.
     """
 
     honours_salts: bool = True
@@ -26,6 +27,7 @@ class StandIn:
     wrong: bool = False
     key: str = ""
     token_s: float = 0.0002
+    delay_s: float = 0.0
     asked: list = field(default_factory=list)
     keys: list = field(default_factory=list)
     kept: set = field(default_factory=set)
@@ -51,7 +53,7 @@ class StandIn:
 
     def events(self, body):
         prompt, known = self.reuse(body)
-        time.sleep((prompt - known) * self.token_s)
+        time.sleep((prompt - known) * self.token_s + self.delay_s)
         likely = [("Paris", -0.1), ("Rome", -2.5)]
         if self.wrong and known:
             likely = [("Rome", -0.1), ("Paris", -4.5)]

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmcache_tutorial.gate.baseline import Baseline, BaselineError, Margin, fingerprint
+from lmcache_tutorial.gate.deployment import client_for, find_deployment
 from lmcache_tutorial.gate.judge_baseline import judge_baseline
+from lmcache_tutorial.gate.prompt_group import ask_group
+from lmcache_tutorial.prompts.prompts_file import Prompt, PromptGroup
+from lmcache_tutorial.report.groups import figures
+from lmcache_tutorial.report.results import Claim, GroupReport
+from lmcache_tutorial.tests.stand_in import serving
 
 SEGMENTS = [["tools", "aa"], ["message 0, system", "bb"], ["message 1, user", "cc"]]
 DEPLOYMENT = {
@@ -161,3 +167,68 @@ def test_a_ratio_grows_with_its_numerator():
     ratios = [judged(group(warm=times(one)))[1] for one in (1.0, 1.2, 1.4)]
     found = [float(seen.split(": ")[1].split(" (")[0]) for seen in ratios]
     assert all(one < other for one, other in pairwise(found))
+
+
+WORDS = [f"word{number}" for number in range(400)]
+TOOLS = [{"type": "function", "function": {"name": name}} for name in ("look_up", "store")]
+
+
+def prompts(*, clock=False, tools=TOOLS, words=400):
+    """Two requests of an application: tools, a manual, a question."""
+    made = []
+    for number, question in enumerate(("Where is it", "What does it cost")):
+        now = f"It is 2026-11-27T10:00:0{number}Z. " if clock else ""
+        order = tools[::-1] if number and tools is not TOOLS else tools
+        system = {"role": "system", "content": now + " ".join(WORDS[:words])}
+        body = {"messages": [system, {"role": "user", "content": question}], "tools": order}
+        made.append(Prompt(body, number + 1))
+    return tuple(made)
+
+
+def asked(requests, **behaviour):
+    """A group's part of results.json, and the environment, from a stand-in that behaves so."""
+    with serving(delay_s=behaviour.pop("delay_s", 0.2), **behaviour) as server:
+        found = find_deployment(client_for(server.url), None)
+        measured = ask_group(found, PromptGroup("manual", requests), rounds=3)
+        told = GroupReport("a.prompts.jsonl", 1, "manual", figures=figures(measured), outcome="passed")
+        told.claims = [Claim("the prompts are reused", "passed", "")]
+        return told.document("a.prompts.jsonl::manual"), {"hardware": "m", "deployments": [found.document()]}
+
+
+@pytest.fixture(scope="module")
+def kept():
+    """The baseline of a deployment that is well."""
+    group, env = asked(prompts())
+    return Baseline.of({"environment": env, "groups": [group]}, "the first")
+
+
+@pytest.mark.parametrize(
+    ("planted", "behaviour", "outcomes", "says"),
+    [
+        ({}, {}, ["passed", "passed"], "1.0"),
+        ({"words": 396}, {}, ["failed", "passed"], "message 0, system is not what it was"),
+        ({"clock": True}, {}, ["failed", "failed"], "message 0, system is not what it was"),
+        ({"tools": list(TOOLS)}, {}, ["failed", "failed"], "tools is not what it was"),
+        ({}, {"delay_s": 0.27}, ["passed", "failed"], "asked once more"),
+        ({}, {"delay_s": 0.23}, ["passed", "passed"], "1.2 times and 50 ms more are allowed"),
+        ({}, {"tells_cached": False}, ["not_run"], "does not tell how many"),
+    ],
+    ids=[
+        "nothing",
+        "4 tokens fewer",
+        "a clock",
+        "order of tools",
+        "TTFT +30 %",
+        "TTFT +15 %",
+        "no cached tokens",
+    ],
+)
+def test_planted_regressions_are_caught_or_said_to_be_below_the_margin(
+    kept, planted, behaviour, outcomes, says
+):
+    group, env = asked(prompts(**planted), **behaviour)
+    found = judge_baseline(
+        kept, group, fingerprint(env), Margin(), lambda: asked(prompts(**planted), **behaviour)[0]
+    )
+    assert [one.outcome for one in found] == outcomes
+    assert says in "\n".join(one.seen for one in found)

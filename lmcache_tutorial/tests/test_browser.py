@@ -5,9 +5,11 @@ import os
 import re
 import shutil
 
+import jsonschema
 import pytest
 
 from lmcache_tutorial.report.page import write_report
+from lmcache_tutorial.report.results import schema
 from lmcache_tutorial.tests.conftest import HOSTILE, OUTCOMES
 
 MISSING = [name for name in ("chromium", "chromedriver") if not shutil.which(name)]
@@ -146,3 +148,59 @@ def test_the_page_fits_a_phone(page):
         {"width": 390, "height": 800, "deviceScaleFactor": 2, "mobile": True},
     )
     assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+
+
+def hostile_group(number, outcome):
+    """A group of prompts with a hostile text wherever a text can stand."""
+    claims = [{"name": HOSTILE, "outcome": outcome, "message": f"{HOSTILE}\n\x1b[31m{HOSTILE}"}]
+    request = {"line": 2, "prompt_tokens": 1234, "shared_tokens": 1200, "forerunner": 1, "predicted": 1184}
+    unknown = {"line": 3, "prompt_tokens": None, "shared_tokens": None, "forerunner": None, "predicted": None}
+    segments = {"segments": [[HOSTILE, "00"]], "forerunner_segments": []}
+    times = {"cold": [0.9, 1.0, 1.1], "warm": [0.1, 0.12, 0.09]}
+    return {
+        "id": f"{HOSTILE}::{number}",
+        "file": HOSTILE,
+        "line": 2,
+        "name": HOSTILE,
+        "outcome": outcome,
+        "reason": None if outcome == "passed" else HOSTILE,
+        "duration_s": 3.0,
+        "claims": claims,
+        "headline": {"hit_rate": 0.96, "ttft_drop": 0.9, "ttft_drop_low": 0.8, "ttft_drop_high": 0.95},
+        "requests": [
+            {**request, "reused": [1184, 1184, 1120], **segments},
+            {**unknown, "reused": [None] * 3, **segments},
+        ],
+        "measurements": [{"name": "TTFT", "unit": "s", "arm": arm, "values": v} for arm, v in times.items()],
+    }
+
+
+DEPLOYMENT = {
+    "url": HOSTILE,
+    "model": HOSTILE,
+    "engine_version": HOSTILE,
+    "lmcache_url": HOSTILE,
+    "template": None,
+    "block_tokens": 16,
+    "chunk_tokens": None,
+    "cold_by": "nonce",
+    "not_told": [HOSTILE],
+}
+
+
+@pytest.mark.parametrize("width", [1100, 390])
+def test_groups_of_prompts_do_nothing_and_fit(browser, document, tmp_path, width):
+    outcomes = (*OUTCOMES, "inconclusive")
+    document["lessons"] = []
+    document["groups"] = [hostile_group(number, outcome) for number, outcome in enumerate(outcomes)]
+    document["environment"]["deployments"] = [DEPLOYMENT]
+    jsonschema.validate(document, schema())
+    write_report(document, tmp_path / "index.html")
+    browser.get((tmp_path / "index.html").as_uri())
+    show(browser, "light", width)
+    assert browser.get_log("browser") == []
+    assert browser.title == "LMCache tutorial: failed"
+    assert browser.execute_script("return document.querySelectorAll('section').length") == len(outcomes) + 1
+    assert browser.execute_script("return document.querySelectorAll('.lane b').length") == 6 * len(outcomes)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert "not told" in browser.execute_script("return document.body.textContent")

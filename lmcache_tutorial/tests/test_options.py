@@ -18,7 +18,9 @@ from lmcache_tutorial.settings.options import (
     PromptsOptions,
     RunOptions,
     StatusOptions,
+    TracesOptions,
     UpOptions,
+    WatchOptions,
     table,
 )
 from lmcache_tutorial.settings.readme_table import options_table
@@ -38,6 +40,8 @@ ROWS = (
     *table(StatusOptions),
     *table(BaselineOptions),
     *table(PromptsOptions),
+    *table(TracesOptions),
+    *table(WatchOptions),
 )
 ONLY_PYTESTS = "keep-stack|peers|allow-slow-lmcache|report-dir|min-ttft-drop"
 BOTH = "stack|model|dtype|chunk-tokens|engine-memory-gib|lmcache-memory-gib|gpu-memory-share|min-hit-rate"
@@ -64,7 +68,8 @@ def test_pytest_and_its_ini_file_have_every_option_of_the_table(pytestconfig):
 
 def test_each_command_has_the_options_that_the_table_gives_it():
     commands = dict(typer.main.get_command(app).commands)
-    commands |= commands.pop("prompts").commands  # a command of commands
+    for group in ("prompts", "traces"):  # commands of commands
+        commands |= commands.pop(group).commands
     for name, command in commands.items():
         options = {
             option

@@ -57,6 +57,15 @@ def test_a_clock_in_front_fails_and_is_named():
     assert "timestamp. Move the time to the end of the prompt" in found[0].seen
 
 
+def test_a_masked_failure_shows_no_text():
+    measured, _ = judged(MISALIGNED, rounds=3)
+    told = judge_group(measured, BARS, mask=True)[0].seen
+    assert "they part in system, message 0\n" in told
+    assert "word1" not in told
+    assert "10:00" not in told
+    assert "timestamp" in told
+
+
 def test_reuse_is_held_against_the_prediction_to_the_token():
     _, found = judged(MISALIGNED, GroupBars(exact=True, min_ttft_drop=0))
     assert found[0].outcome == "passed"  # nothing was predicted, and nothing was reused

@@ -56,6 +56,7 @@ def test_bars_stand_in_a_request_or_in_a_line_of_their_own():
         ('{"prompt": ""}', "prompt must be a text"),
         ('{"prompt": "x", "messages": [{"role": "user"}]}', "it has messages and a prompt"),
         ('{"prompt": "x", "group": 3}', "group must be a name, and is 3"),
+        ('{"prompt": "x", "group": "\\u001b[31m"}', "group must be a name, and is "),
         ('{"prompt": "x", "kv": {"min_hitrate": 90}}', "did you mean min_hit_rate?"),
         ('{"prompt": "x", "kv": {"zzz": 90}}', "known are min_hit_rate"),
         ('{"prompt": "x", "kv": {"min_hit_rate": 0.9}}', "must be per cent"),

@@ -121,3 +121,16 @@ def test_a_turn_of_another_run_is_an_error(recorded):
     traces, _, _ = recorded
     with pytest.raises(LookupError, match="no span of trace"):
         traces.by_id("0" * 32)
+
+
+def test_a_masked_file_holds_no_prompt_and_the_same_figures(tmp_path):
+    traces = Traces(tmp_path, "masked", mask=True)
+    name = turn(traces, "a text that nobody shall read")
+    spans = traces.by_id(name)
+    traces.close()
+    told = (tmp_path / "masked.jsonl").read_text()
+    assert "nobody shall read" not in told
+    assert "(masked)" in told
+    assert "langgraph_node" in told
+    (generation,) = [span for span in spans if span.kind == "generation"]
+    assert (generation.prompt_tokens, generation.cached_tokens) == (100, 64)

@@ -70,11 +70,20 @@ def traces(client: httpx.Client, wanted: Wanted, most: int) -> Iterator[Document
             if found == most:
                 return
             found += 1
-            yield _get(client, f"/api/public/traces/{one['id']}", {}, patience)
+            yield trace(client, one["id"], patience)
         pages = (listed.get("meta") or {}).get("totalPages", 0)
         if not data or page >= pages:
             return
         page += 1
+
+
+def trace(client: httpx.Client, name: str, patience: list[float] | None = None) -> Document:
+    """Return one trace with its observations.
+
+    Raises:
+        LangfuseError: it is not there, or the server does not answer as it should.
+    """
+    return _get(client, f"/api/public/traces/{name}", {}, patience or [0.0])
 
 
 def _get(client: httpx.Client, path: str, query: Mapping[str, Any], patience: list[float]) -> Document:

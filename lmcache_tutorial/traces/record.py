@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from ..quantities.records import SpanRecord, Turn
 from ..settings.environment import without_tracing_variables
-from .otlp import otlp_json
+from .otlp import masked, otlp_json
 from .spans import Figures, figures_of, in_order
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: the exporter below is the only way out of the client
@@ -31,15 +31,16 @@ class FileExporter(SpanExporter):
     long documents would take what the engine needs.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Write to ``path``; its folder must exist."""
-        self.path = path
+    def __init__(self, path: Path, *, mask: bool = False) -> None:
+        """Write to ``path``; its folder must exist. ``mask`` leaves prompts and answers out."""
+        self.path, self._mask = path, mask
         self.figures: dict[str, list[Figures]] = {}
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Write one line; called by the SDK."""
+        document = otlp_json(spans)
         with self.path.open("a") as file:
-            file.write(json.dumps(otlp_json(spans)) + "\n")
+            file.write(json.dumps(masked(document) if self._mask else document) + "\n")
         for span in spans:
             if span.context:
                 self.figures.setdefault(f"{span.context.trace_id:032x}", []).append(figures_of(span))
@@ -52,11 +53,11 @@ class FileExporter(SpanExporter):
 class Traces:
     """The traces of one run: a Langfuse client with fresh keys, and what it recorded."""
 
-    def __init__(self, folder: Path, run_id: str) -> None:
-        """Write to ``folder/run_id.jsonl``."""
+    def __init__(self, folder: Path, run_id: str, *, mask: bool = False) -> None:
+        """Write to ``folder/run_id.jsonl``; ``mask`` leaves prompts and answers out."""
         folder.mkdir(parents=True, exist_ok=True)
         self.run_id, self._count = run_id, 0
-        self._exporter = FileExporter(folder / f"{run_id}.jsonl")
+        self._exporter = FileExporter(folder / f"{run_id}.jsonl", mask=mask)
         self._public_key = (
             f"pk-lf-{secrets.token_hex(8)}"  # the SDK keeps one client a key, also a closed one
         )
@@ -70,6 +71,11 @@ class Traces:
                 span_exporter=self._exporter,
                 sample_rate=1.0,
             )
+
+    @property
+    def path(self) -> Path:
+        """The file that it writes."""
+        return self._exporter.path
 
     def handler(self) -> tuple[str, CallbackHandler]:
         """Return a new trace id and the handler that writes a graph's run under it."""
