@@ -122,8 +122,9 @@ def lengths(lab: Beside, texts: Texts, sizes: LessonSizes, progress: Progress) -
 
 @pytest.fixture(scope="module")
 def storing(lab: Beside, lengths: Lengths, texts: Texts, sizes: LessonSizes, progress: Progress) -> Storing:
-    """Cold prompts, not stored and stored, in twice as many rounds: what is looked for is small."""
-    rounds = progress.rounds(range(2 * sizes.rounds), 2 * sizes.rounds, "lesson 8: storing, round")
+    """Cold prompts, not stored and stored, in some more rounds: what is looked for is small."""
+    count = sizes.rounds + 3
+    rounds = progress.rounds(range(count), count, "lesson 8: storing, round")
     return ask_storing(lab, texts[SHORT], QUESTION, NOT_STORED, rounds)
 
 

@@ -22,7 +22,7 @@ from ..servers.lmcache import Cache
 from ..settings.topology import CacheConfig
 
 KEYS = ("LMCACHE_TUTORIAL_API_KEY", "OPENAI_API_KEY")  # the first of these variables that is set
-PROBE_NUMBERS = 300  # a prompt of some 1,000 tokens: several chunks of LMCache
+PROBE_NUMBERS = 150  # a prompt of 450 to 1,000 tokens: more than a chunk of LMCache
 ANSWER_TOKENS = 4
 CANDIDATES = 5  # for the first token
 ALWAYS_THE_SAME = Prompt(
