@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from lmcache_tutorial.tests.stand_in import serving
 from lmcache_tutorial.tests.test_structure import RANKS
 
 ROOT = Path(__file__).parents[2]
@@ -223,6 +224,19 @@ def test_every_module_of_the_base_imports_there(installed, tmp_path):
     done = installed.run("python", "-c", IMPORT_THE_BASE, cwd=tmp_path)
     assert done.stderr == ""
     assert done.stdout.endswith("modules []\n")
+
+
+def test_prompts_are_asked_of_a_deployment_there(installed, tmp_path):
+    lines = [
+        {"messages": [{"role": "system", "content": MANUAL}, {"role": "user", "content": question}]}
+        for question in ("Which valve", "Which rule")
+    ]
+    (tmp_path / "agent.prompts.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with serving(token_s=0.0005) as server:
+        done = installed.run("pytest", f"--kv-url={server.url}", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "verdict: passed" in done.stdout
+    assert (tmp_path / "reports" / "index.html").is_file()
 
 
 def test_a_log_is_diagnosed_there(installed, tokenizer, tmp_path):
