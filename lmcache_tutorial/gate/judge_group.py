@@ -11,6 +11,7 @@ from ..diagnosis.turns import talk_of
 from ..prompts.prompts_file import Prompt
 from ..quantities.formats import percent
 from ..settings.bars import Thresholds
+from ..settings.secrets import redact
 from .decide import UndecidedError, lies_above
 from .prompt_group import Forerunner, Measured
 
@@ -129,11 +130,14 @@ def parting(prompt: Prompt, forerunner: Forerunner, *, mask: bool = False) -> li
     at = place(first, second)
     if at is None:
         return found
-    start = difference(at.first, at.second)
+    one, other = (
+        redact(at.first),
+        redact(at.second),
+    )  # before they are cut: a part of a key is not known again
+    start = difference(one, other)
     where = at.segment if at.message_index is None else f"{at.segment}, message {at.message_index}"
-    before = at.second[max(0, start - CONTEXT_CHARACTERS) : start]
-    was = at.first[start : start + CONTEXT_CHARACTERS]
-    now = at.second[start : start + CONTEXT_CHARACTERS]
+    before = other[max(0, start - CONTEXT_CHARACTERS) : start]
+    was, now = (text[start : start + CONTEXT_CHARACTERS] for text in (one, other))
     kind = kind_of(first, second, at)
     texts = "" if mask else f": …{before!r} then {was!r} or {now!r}"
     return [*found, f"they part in {where}{texts}", f"{kind}. {ADVICE[kind]}"]

@@ -102,11 +102,24 @@ def test_bars_are_those_of_the_run_where_the_group_has_none(gate):
     assert refused.ret == 4
 
 
-def test_a_key_stands_in_no_output(gate, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-not-for-anyone-else")
-    done = gate(*CLOCKED, key="sk-not-for-anyone-else")
+def test_a_key_stands_in_no_output_and_no_file(gate, pytester, monkeypatch):
+    key = "sk-not-for-anyone-else"
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    near, cut = f"and {key}", f"and then {'x' * 16} {key}"  # the second is cut off within the key
+    planted = [
+        request(f"It is 10:0{minute} {text} {MANUAL}", "Where is it", text[:8])
+        for text in (near, cut)
+        for minute in (0, 1)
+    ]
+    done = gate(*planted, key=key)
     assert done.ret == 1
-    assert "not-for-anyone" not in done.stdout.str() + done.stderr.str()
+    assert "they part in system" in done.stdout.str()
+    files = [path for path in (pytester.path / "reports").rglob("*") if path.is_file()]
+    told = done.stdout.str() + done.stderr.str() + "".join(path.read_text() for path in files)
+    assert len(files) >= 4
+    assert "not-for-anyone" not in told
+    assert "[OPENAI_API_KEY]" in told
 
 
 def test_results_and_the_page_tell_what_was_seen(gate, pytester):
