@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from ..settings.secrets import redact
 from .streams import read_stream
 
 ANSWER_LIMIT_S = 120.0  # without a byte: a long cold prompt on a slow machine takes a minute
@@ -81,7 +82,7 @@ def ask_streamed(
         raise NoAnswerError(f"{type(error).__name__}: {error}") from None
     if status != httpx.codes.OK:
         text = b"".join(piece for _, piece in pieces).decode(errors="replace")
-        raise NoAnswerError(f"HTTP {status}: {text[:300]}")
+        raise NoAnswerError(f"HTTP {status}: {redact(text)[:300]}")
     return read_answer(pieces, sent)
 
 
@@ -96,7 +97,7 @@ def read_answer(pieces: Sequence[tuple[float, bytes]], sent: float) -> Answer:
     except ValueError as error:
         raise NoAnswerError(f"the stream is no JSON: {error}") from None
     if found.error:
-        raise NoAnswerError(f"in the stream: {found.error}"[:300])
+        raise NoAnswerError(f"in the stream: {redact(found.error)[:300]}")
     if not found.times:
         raise NoAnswerError("the answer ended without a token")
     first = found.likely[0] if found.likely else {}

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from ..settings.secrets import redact
 from .streams import Streamed, read_stream
 from .timed import Ended, Sent, TimedTransport, asks_a_model
 
@@ -72,7 +73,7 @@ class Recorder(TimedTransport):
         with self._lock:
             try:
                 if how.status != httpx.codes.OK:
-                    raise ValueError(f"HTTP {how.status}: {raw.decode(errors='replace')[:300]}")
+                    raise ValueError(f"HTTP {how.status}: {redact(raw.decode(errors='replace'))[:300]}")
                 read = _streamed if sent.body.get("stream") else _whole
                 self.calls.append(read(sent, how, raw))
             except (ValueError, LookupError, TypeError) as error:
@@ -82,7 +83,7 @@ class Recorder(TimedTransport):
 def _streamed(sent: Sent, how: Ended, raw: bytes) -> ModelCall:
     found = read_stream(how.pieces)
     if found.error:
-        raise ValueError(f"in the stream: {found.error[:300]}")
+        raise ValueError(f"in the stream: {redact(found.error)[:300]}")
     if not found.times:
         raise ValueError("the answer ended without a token")
     return _call(sent, found, found.times[0] - sent.at)

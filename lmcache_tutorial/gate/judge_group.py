@@ -133,7 +133,7 @@ def parting(prompt: Prompt, forerunner: Forerunner, *, mask: bool = False) -> li
     one, other = (
         redact(at.first),
         redact(at.second),
-    )  # before they are cut: a part of a key is not known again
+    )  # now: a part of a key is not recognised
     start = difference(one, other)
     where = at.segment if at.message_index is None else f"{at.segment}, message {at.message_index}"
     before = other[max(0, start - CONTEXT_CHARACTERS) : start]

@@ -22,6 +22,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from ..settings.secrets import redact
 from .langfuse_api import LangfuseError, project_client
 from .ledger import Ledger, Line
 from .otlp import walk_spans
@@ -192,7 +193,7 @@ def _post(receiver: Receiver, body: bytes, limit_s: float) -> tuple[int, str, fl
     if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         return 0, f"HTTP {answer.status_code}: the keys are refused", float("inf")  # they may be right later
     if not answer.is_success:
-        return answer.status_code, f"HTTP {answer.status_code}: {answer.text[:200]}", asked_s
+        return answer.status_code, f"HTTP {answer.status_code}: {redact(answer.text)[:200]}", asked_s
     return answer.status_code, _partly(answer), asked_s
 
 
