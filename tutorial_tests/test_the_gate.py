@@ -31,6 +31,7 @@ MANUAL = Document("lmcache-source", size="short", seed=13)
 FIRST, SECOND = "Which class stores a chunk?", "Which class looks a chunk up?"
 EXAMPLES = Path(__file__).parents[1] / "lmcache_tutorial" / "tests" / "examples"
 RUN_LIMIT_S = 300.0
+ON_REQUEST = [pytest.mark.faults, pytest.mark.kv_whole_matrix]  # `make faults` runs it
 STRANGERS, PAUSE_S, WORDS = 4, 1.0, 8  # clients of somebody else's, and what each asks
 
 
@@ -125,9 +126,7 @@ def strangers(url: str, model: str) -> Iterator[None]:
             client.join(RUN_LIMIT_S)
 
 
-@pytest.mark.parametrize(
-    "traffic", ["alone", pytest.param("beside 4 others", marks=pytest.mark.kv_whole_matrix)]
-)
+@pytest.mark.parametrize("traffic", ["alone", pytest.param("beside 4 others", marks=ON_REQUEST)])
 @pytest.mark.parametrize("name", STATES)
 def test_the_gate_tells_the_states_of_a_deployment_apart(
     name: str, traffic: str, lab: Stack, stack: Stack, read: Read, tmp_path: Path
