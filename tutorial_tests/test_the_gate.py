@@ -27,7 +27,7 @@ from lmcache_tutorial.settings.topology import RouterConfig, StackConfig, TierCo
 from lmcache_tutorial.stack.stack import Stack
 from lmcache_tutorial.tests.gateway import by_text, gateway, salts_dropped
 
-MANUAL = Document("lmcache-source", size="short", seed=13)
+MANUAL, LONGER = (Document("lmcache-source", size=size, seed=13) for size in ("short", "medium"))
 FIRST, SECOND = "Which class stores a chunk?", "Which class looks a chunk up?"
 EXAMPLES = Path(__file__).parents[1] / "lmcache_tutorial" / "tests" / "examples"
 RUN_LIMIT_S = 300.0
@@ -131,12 +131,13 @@ def strangers(url: str, model: str) -> Iterator[None]:
 def test_the_gate_tells_the_states_of_a_deployment_apart(
     name: str, traffic: str, lab: Stack, stack: Stack, read: Read, tmp_path: Path
 ) -> None:
-    state = STATES[name]
-    (tmp_path / "agent.prompts.jsonl").write_text(prompts_file(read(MANUAL), clock=state.clock))
+    state, alone = STATES[name], traffic == "alone"
+    manual = read(MANUAL if alone else LONGER)  # a warm TTFT has a stranger's share in it
+    (tmp_path / "agent.prompts.jsonl").write_text(prompts_file(manual, clock=state.clock))
     named: Cache = (stack if state.names_another_lmcache else lab).cache
     with ExitStack() as meanwhile:
         url = lab.engines[0].url
-        if traffic != "alone":
+        if not alone:
             meanwhile.enter_context(strangers(url, lab.model.name))
         if state.gateway:
             url = meanwhile.enter_context(gateway(state.gateway(lab)))
