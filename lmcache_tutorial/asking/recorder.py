@@ -15,6 +15,7 @@ from .streams import Streamed, read_stream
 from .timed import Ended, Sent, TimedTransport, asks_a_model
 
 Body = Mapping[str, Any]
+REPLACED = ("content-length", "accept-encoding")  # httpx gives names in small letters
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Recorder(TimedTransport):
         """Put a request to a model into the namespace; others are sent as they are."""
         if not asks_a_model(request):
             return request
-        headers = [(k, v) for k, v in request.headers.multi_items() if k.lower() != "content-length"]
+        headers = [(name, value) for name, value in request.headers.multi_items() if name not in REPLACED]
         return httpx.Request(
             request.method,
             request.url,

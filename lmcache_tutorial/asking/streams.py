@@ -37,7 +37,7 @@ class Streamed:
     def cached_tokens(self) -> int | None:
         """How many prompt tokens were not computed; ``None`` where the server does not tell."""
         details = self.usage.get("prompt_tokens_details")
-        return (details.get("cached_tokens") or 0) if isinstance(details, Mapping) else None
+        return details.get("cached_tokens") if isinstance(details, Mapping) else None
 
 
 def read_stream(chunks: Sequence[tuple[float, bytes]]) -> Streamed:
@@ -84,7 +84,7 @@ def parse_stream(chunks: Sequence[tuple[float, bytes]], *, node: str, sent: floa
             server does not report cached tokens (``--enable-prompt-tokens-details``).
     """
     found = read_stream(chunks)
-    if not found.times or found.cached_tokens is None:
+    if not found.times or found.usage.get("prompt_tokens_details") is None:
         raise CountersError(
             f"a streamed answer with content and usage was expected; "
             f"{len(found.times)} pieces of content came, usage {found.usage}."
@@ -92,7 +92,7 @@ def parse_stream(chunks: Sequence[tuple[float, bytes]], *, node: str, sent: floa
     return Call(
         node=node,
         prompt_tokens=found.usage["prompt_tokens"],
-        cached_tokens=found.cached_tokens,
+        cached_tokens=found.cached_tokens or 0,
         ttft_s=found.times[0] - sent,
         engine_ttft_s=None,
         queue_s=_seconds(found.metrics.get("queue_time_ms")),

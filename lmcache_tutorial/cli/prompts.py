@@ -13,11 +13,10 @@ import typer
 
 from ..diagnosis.logs import Log, open_log
 from ..diagnosis.prompts_of import choose, left_out
-from ..machine.files import write_atomically
 from ..prompts.prompts_file import SUFFIX
 from ..settings.errors import ConfigError
 from ..settings.options import PromptsOptions
-from ..settings.paths import user_path
+from ..settings.paths import user_path, write_user_file
 from ..traces.langfuse_api import Wanted, project_client, traces
 from .parameters import with_options
 from .printing import line
@@ -45,7 +44,7 @@ def from_langfuse(options: PromptsOptions, file: Export = None) -> None:
             f"no request was found: {'; '.join(log.reasons) or 'there are no generations'}.\n"
             "To fix: another tag, name or time; or an export that holds the inputs of generations"
         )
-    write_atomically(target, "\n".join(chosen.lines) + "\n")
+    write_user_file(target, "\n".join(chosen.lines) + "\n")
     line(f"prompts: {len(chosen.lines)} in {target}, as the group {group}; they hold whole prompts")
     for words in left_out(chosen):
         line(f"left out: {words}")

@@ -9,10 +9,9 @@ from typing import Annotated
 import typer
 
 from ..gate.baseline import Baseline, BaselineError
-from ..machine.files import write_atomically
 from ..report.headlines import headlines, into
 from ..settings.options import BaselineOptions, HeadlinesOptions
-from ..settings.paths import user_path
+from ..settings.paths import user_path, write_user_file
 from .parameters import with_options
 from .printing import line
 
@@ -42,5 +41,5 @@ def write_baseline(
     except (OSError, ValueError) as error:
         raise BaselineError(f"{source} holds no results: {error}.\nTo fix: pytest --kv-url=… first") from None
     made = Baseline.of(results, options.reason)
-    write_atomically(target, made.text())
+    write_user_file(target, made.text())
     line(f"baseline: {len(made.groups)} groups in {target}; commit it, and run pytest --kv-baseline={target}")

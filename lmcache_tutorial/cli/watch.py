@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from ..quantities.formats import percent, seconds
 from ..settings.errors import ConfigError
 from ..settings.options import WatchOptions
 from ..traces.langfuse_api import Wanted, project_client, traces
-from ..traces.watched import Window, by_node, fallen, generations, over_time
+from ..traces.watched import Window, by_node, fallen, generations, over_time, whole_or_lines
 from .diagnose import own_renderer
 from .parameters import with_options
 from .printing import line, printable
@@ -56,7 +57,7 @@ def _table(head: str, windows: Sequence[Window]) -> None:
         line(f"{name:<24}{cells}")
 
 
-def _documents(file: Path | None, options: WatchOptions) -> Iterator[dict[str, Any]]:
+def _documents(file: Path | None, options: WatchOptions) -> Iterator[Mapping[str, Any]]:
     """Yield the documents of a file, or of the project."""
     if file is None:
         wanted = Wanted(options.tag, options.name, options.since, options.until)
@@ -65,8 +66,6 @@ def _documents(file: Path | None, options: WatchOptions) -> Iterator[dict[str, A
         return
     try:
         with open_log(file) as lines:
-            for each in lines:
-                found = json.loads(each)
-                yield from found if isinstance(found, list) else [found]
-    except (OSError, ValueError) as error:
+            yield from whole_or_lines("".join(lines))
+    except (OSError, EOFError, zlib.error, ValueError) as error:
         raise ConfigError(f"{file} holds no traces: {error}.\nTo fix: a file of reports/traces") from None

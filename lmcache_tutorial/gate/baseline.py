@@ -18,6 +18,7 @@ from ..quantities.records import Interval
 from ..quantities.statistics import ratio_unpaired
 
 SCHEMA = 1
+COMPARED = "compared with the baseline"  # so the claims about it begin
 FOR_HITS = ("model", "template", "block_tokens", "chunk_tokens")  # what decides how much is reused
 FOR_TIMES = (*FOR_HITS, "engine_version", "lmcache", "machine")
 RENEW = "lmcache-tutorial baseline reports/results.json --into FILE --reason '…'"
@@ -67,7 +68,7 @@ class Baseline:
             raise BaselineError("these results hold no group of prompts.\nTo fix: pytest --kv-url=… first")
         for group in groups:
             # What was held against an older baseline may be other than it was: that is why one is renewed.
-            own = [one for one in group["claims"] if not one["name"].startswith(CLAIMS)]
+            own = [one for one in group["claims"] if not one["name"].startswith(COMPARED)]
             bad = [one["name"] for one in own if one["outcome"] != "passed"]
             if bad or not own:
                 raise BaselineError(
@@ -112,9 +113,6 @@ class Baseline:
             for name in names
             if self.fingerprint.get(name) != now.get(name)
         ]
-
-
-CLAIMS = ("the baseline", "compared with the baseline")
 
 
 def fingerprint(environment: Mapping[str, Any]) -> dict[str, Any]:

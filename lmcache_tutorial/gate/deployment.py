@@ -58,7 +58,7 @@ class Namespace:
         if self.nonce and "messages" in body:
             first, *others = body["messages"]
             body["messages"] = [{**first, "content": _before(self.nonce, first.get("content"))}, *others]
-        elif self.nonce:
+        elif self.nonce and isinstance(body.get("prompt"), str):  # token ids have no place for a text
             body["prompt"] = f"{self.nonce}\n{body['prompt']}"
         return body
 

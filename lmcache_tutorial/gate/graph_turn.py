@@ -27,11 +27,11 @@ NO_CALL = (
 class RecordedClient(httpx.Client):
     """The HTTP client for a chat model; what passes through it is noted, in a namespace of its own."""
 
-    def __init__(self, deployment: Deployment, namespace: Namespace) -> None:
-        """Open no connection yet."""
+    def __init__(self, deployment: Deployment, namespace: Namespace, *, mask: bool = False) -> None:
+        """Open no connection yet; ``mask`` leaves the texts of prompts out of what failures say."""
         self.recorder = Recorder(namespace.put)
         super().__init__(transport=self.recorder, timeout=CALL_LIMIT_S)
-        self.deployment, self.namespace = deployment, namespace
+        self.deployment, self.namespace, self.mask = deployment, namespace, mask
         self._ids: dict[int, list[int] | None] = {}
 
     def prompt(self, place: int) -> Prompt:
@@ -161,7 +161,7 @@ class GraphTurn:
             f"{lost[worst]:,} of {call.prompt_tokens:,} tokens",
         ]
         if forerunner := self.client.forerunner(place):
-            lines += parting(self.client.prompt(place), forerunner)
+            lines += parting(self.client.prompt(place), forerunner, mask=self.client.mask)
         raise AssertionError(shown("\n".join(lines)))
 
 

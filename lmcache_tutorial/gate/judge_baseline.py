@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .baseline import FOR_HITS, FOR_TIMES, RENEW, Baseline, Fingerprint, Group, Margin, lost_hits, slower
+from .baseline import (
+    COMPARED,
+    FOR_HITS,
+    FOR_TIMES,
+    RENEW,
+    Baseline,
+    Fingerprint,
+    Group,
+    Margin,
+    lost_hits,
+    slower,
+)
 from .judge_group import Judged
 
-HITS = "compared with the baseline no request reuses less"
-TIMES = "compared with the baseline the first token comes as soon"
+HITS = f"{COMPARED} no request reuses less"
+TIMES = f"{COMPARED} the first token comes as soon"
 
 
 def judge_baseline(
@@ -35,8 +46,9 @@ def judge_baseline(
         return [Judged(HITS, "not_run", f"the baseline has no such group.\nTo fix: {RENEW}")]
     if other := baseline.differences(now, FOR_HITS):
         return [Judged(HITS, "not_run", f"{'; '.join(other)}: its hits are other ones.\nTo fix: {RENEW}")]
-    if all(request["reused"].count(None) for request in group["requests"]):
-        return [Judged(HITS, "not_run", "the server does not tell how many tokens were not computed")]
+    if silent := [request["line"] for request in group["requests"] if None in request["reused"]]:
+        seen = f"of line {silent[0]} the server does not tell how many tokens were not computed"
+        return [Judged(HITS, "not_run", seen)]
     lost, other = lost_hits(then, group), baseline.differences(now, FOR_TIMES)
     words = f"all {len(group['requests'])} reuse at least what they did, {baseline.created}"
     words += f"\ntimes were not compared: {'; '.join(other)}" if other else ""

@@ -130,10 +130,8 @@ def parting(prompt: Prompt, forerunner: Forerunner, *, mask: bool = False) -> li
     at = place(first, second)
     if at is None:
         return found
-    one, other = (
-        redact(at.first),
-        redact(at.second),
-    )  # now: a part of a key is not recognised
+    # Keys go before the texts are cut: a part of one is not recognised.
+    one, other = redact(at.first), redact(at.second)
     start = difference(one, other)
     where = at.segment if at.message_index is None else f"{at.segment}, message {at.message_index}"
     before = other[max(0, start - CONTEXT_CHARACTERS) : start]

@@ -57,11 +57,13 @@ def kv_stack(pytestconfig: pytest.Config) -> KvStack:
 
 
 @pytest.fixture
-def kv_http_client(kv_stack: KvStack) -> Iterator[RecordedClient]:
+def kv_http_client(kv_stack: KvStack, pytestconfig: pytest.Config) -> Iterator[RecordedClient]:
     """The HTTP client for a chat model: it notes every request, within a namespace of the test's own."""
     from ..gate.graph_turn import RecordedClient
+    from .deployments import deployments
 
-    with RecordedClient(kv_stack.deployment, kv_stack.deployment.namespace()) as client:
+    mask = deployments(pytestconfig).options.mask
+    with RecordedClient(kv_stack.deployment, kv_stack.deployment.namespace(), mask=mask) as client:
         yield client
 
 

@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 from ..quantities.formats import percent, seconds
+from .terminal import drop
 
 Results = Mapping[str, Any]
 STATUS = {"passed": "passed", "failed": "failed", "error": "failed", "skipped": "skipped"}  # others: other
@@ -29,12 +30,8 @@ def markdown(results: Results) -> str:
     ]
     for row in rows:
         head = row["headline"]
-        drop = "–"
-        if "ttft_drop" in head:
-            low, high = (percent(head[f"ttft_drop_{end}"]) for end in ("low", "high"))
-            drop = f"{percent(head['ttft_drop'])} ({low} to {high})"
         cells = [_plain(row.get("title") or row["id"]), row["outcome"].replace("_", " ")]
-        cells += [percent(head.get("hit_rate")), drop, seconds(row["duration_s"])]
+        cells += [percent(head.get("hit_rate")), drop(head), seconds(row["duration_s"])]
         lines.append(f"| {' | '.join(cells)} |")
     for row in rows:
         for words, message in _troubles(row):

@@ -33,7 +33,7 @@ def _lesson_lines(lessons: Sequence[Mapping[str, Any]]) -> list[str]:
         served, *more = textwrap.wrap(served_by(head.get("tokens")), SERVED_COLUMNS)
         outcome = lesson["outcome"].replace("_", " ")
         lines.append(
-            line.format(lesson["id"], outcome, percent(head.get("hit_rate")), served, _drop(head)).rstrip()
+            line.format(lesson["id"], outcome, percent(head.get("hit_rate")), served, drop(head)).rstrip()
         )
         lines += [f"{'':<28}{words}" for words in more]
         if lesson["reason"]:
@@ -44,7 +44,7 @@ def _lesson_lines(lessons: Sequence[Mapping[str, Any]]) -> list[str]:
 def _group_lines(group: Mapping[str, Any]) -> list[str]:
     """Tell of a group: its figures, and the first line of every claim that did not pass."""
     head, outcome = group["headline"], group["outcome"].replace("_", " ")
-    lines = [f"{group['id']}: {outcome}, hit rate {percent(head.get('hit_rate'))}, TTFT drop {_drop(head)}"]
+    lines = [f"{group['id']}: {outcome}, hit rate {percent(head.get('hit_rate'))}, TTFT drop {drop(head)}"]
     if group["reason"]:
         lines.append(f"    {group['reason'].splitlines()[0]}")
     for claim in group["claims"]:
@@ -54,7 +54,8 @@ def _group_lines(group: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _drop(head: Mapping[str, Any]) -> str:
+def drop(head: Mapping[str, Any]) -> str:
+    """Print the TTFT drop of a headline with its interval."""
     if "ttft_drop" not in head:
         return "–"
     low, high = (percent(head[f"ttft_drop_{end}"]).removesuffix(" %") for end in ("low", "high"))

@@ -64,6 +64,9 @@ class Option:
         return f"{self.help} (default: {self.default_words})"
 
 
+READERS = ("from-langfuse", "watch")  # the commands that read a Langfuse project
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """What a run is asked to do: pytest's options, and those of the commands that start or check a stack."""
@@ -174,7 +177,7 @@ class RunOptions:
     require_langfuse: Annotated[
         bool, Option("what was sent is read back, for at most 60 s; what is missing there fails the run")
     ] = False
-    mask: Annotated[bool, Option("no file of the run holds prompts or answers")] = False
+    mask: Annotated[bool, Option("no prompts and answers in traces, nor in what groups say")] = False
     require_all: Annotated[bool, Option("what is skipped counts as failed")] = False
 
 
@@ -233,7 +236,22 @@ class DiagnoseOptions:
 
 
 @dataclass(frozen=True)
-class PromptsOptions:
+class ProjectOptions:
+    """Which traces of a Langfuse project are read."""
+
+    tag: Annotated[str | None, Option("traces with this tag", chosen="all", commands=READERS)] = None
+    name: Annotated[str | None, Option("traces of this name", chosen="all", commands=READERS)] = None
+    since: Annotated[
+        str | None, Option("traces from this time on, ISO 8601", chosen="all", commands=READERS)
+    ] = None
+    until: Annotated[
+        str | None, Option("traces before this time, ISO 8601", chosen="now", commands=READERS)
+    ] = None
+    traces: Annotated[int, Option("traces at most, the newest", least=1, commands=READERS)] = 100
+
+
+@dataclass(frozen=True)
+class PromptsOptions(ProjectOptions):
     """What ``lmcache-tutorial prompts from-langfuse`` takes, and where it puts it."""
 
     into: Annotated[
@@ -244,34 +262,12 @@ class PromptsOptions:
         Option("the name of the group", chosen="the file's", commands=("from-langfuse",)),
     ] = None
     most: Annotated[int, Option("requests at most; each is asked 14 times", commands=("from-langfuse",))] = 12
-    tag: Annotated[str | None, Option("traces with this tag", chosen="all", commands=("from-langfuse",))] = (
-        None
-    )
-    name: Annotated[str | None, Option("traces of this name", chosen="all", commands=("from-langfuse",))] = (
-        None
-    )
-    since: Annotated[
-        str | None, Option("traces from this time on, ISO 8601", chosen="all", commands=("from-langfuse",))
-    ] = None
-    until: Annotated[
-        str | None, Option("traces before this time, ISO 8601", chosen="now", commands=("from-langfuse",))
-    ] = None
-    traces: Annotated[int, Option("traces at most, the newest", commands=("from-langfuse",))] = 100
 
 
 @dataclass(frozen=True)
-class WatchOptions:
+class WatchOptions(ProjectOptions):
     """What ``lmcache-tutorial watch`` reads, and into how many parts it cuts the time."""
 
-    tag: Annotated[str | None, Option("traces with this tag", chosen="all", commands=("watch",))] = None
-    name: Annotated[str | None, Option("traces of this name", chosen="all", commands=("watch",))] = None
-    since: Annotated[
-        str | None, Option("traces from this time on, ISO 8601", chosen="all", commands=("watch",))
-    ] = None
-    until: Annotated[
-        str | None, Option("traces before this time, ISO 8601", chosen="now", commands=("watch",))
-    ] = None
-    traces: Annotated[int, Option("traces at most, the newest", commands=("watch",))] = 100
     parts: Annotated[int, Option("parts of the time, of as many requests each", commands=("watch",))] = 6
     tokenizer: Annotated[
         Path | None,

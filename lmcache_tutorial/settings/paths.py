@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..machine.files import write_atomically
 from .errors import ConfigError
 
 
@@ -28,6 +29,19 @@ def user_path(option: str, text: str | Path) -> Path:
                 f"To fix: write the path without ~"
             )
         ) from None
+
+
+def write_user_file(path: Path, text: str) -> None:
+    """Write a file that a user named, whole or not at all.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"{path} cannot be written: {reason}.\nTo fix: name a file of yours") from None
 
 
 def writable_folder(path: Path) -> None:

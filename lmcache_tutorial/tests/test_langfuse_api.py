@@ -123,10 +123,12 @@ def test_an_export_becomes_a_file_of_prompts(tmp_path):
         (["--into", "agent.jsonl"], "not collected by pytest"),
         (["absent.jsonl"], "cannot be read"),
         (["--most", "0"], "--most must be 1 or more"),
+        (["export.jsonl", "--into", "absent/a.prompts.jsonl"], "cannot be written"),
     ],
 )
 def test_what_cannot_be_is_said(arguments, says, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "export.jsonl").write_text(json.dumps(trace(1)))
     done = CliRunner().invoke(app, ["prompts", "from-langfuse", *arguments])
     assert done.exit_code == 2
     assert says in done.output

@@ -31,7 +31,7 @@ LANGFUSE_PATH = "/api/public/otel/v1/traces"
 BATCH_BYTES = 3_000_000  # of protobuf, before gzip; Langfuse takes 4.5 MB
 SHORTEST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0  # between two tries
 AT_ONCE_S = 0.2  # a request is not begun with less time left
-TRY_AGAIN = (408, 429, 500, 502, 503, 504)
+REFUSED = (400, 413, 422)  # for what was sent; any other answer may be another one later
 IDS = ("traceId", "spanId", "parentSpanId")
 
 
@@ -158,7 +158,7 @@ def _deliver(batch: list[Line], ledger: Ledger, receiver: Receiver, deadline: fl
             ledger.note("taken", begin, end)
             ledger.taken |= {str(span["traceId"]) for line in batch for span in walk_spans(line.document)}
             return ""
-        if status and status not in TRY_AGAIN:
+        if status in REFUSED or (trouble and status == httpx.codes.OK):
             return _apart(batch, ledger, receiver, deadline, trouble)
         if status:  # else nobody knows whether it was taken
             ledger.note("put off", begin, begin)

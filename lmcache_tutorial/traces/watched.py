@@ -56,6 +56,25 @@ def generations(documents: Iterable[Document]) -> list[Generation]:
     return sorted(found, key=lambda one: one.at_s)
 
 
+def whole_or_lines(text: str) -> list[Document]:
+    """Read a file of traces: a document, a list of them, or one a line.
+
+    Raises:
+        ValueError: it is none.
+
+    >>> whole_or_lines('[{"a": 1}, {"b": 2}]')
+    [{'a': 1}, {'b': 2}]
+    """
+    try:
+        found = [json.loads(text)]
+    except ValueError:
+        found = [json.loads(line) for line in text.splitlines() if line.strip()]
+    flat = [one for each in found for one in (each if isinstance(each, list) else [each])]
+    if not all(isinstance(one, dict) for one in flat):
+        raise ValueError("it is no object")
+    return flat
+
+
 def by_node(found: Sequence[Generation]) -> list[Window]:
     """Put generations together that came from one node."""
     names = dict.fromkeys(one.node for one in found)
@@ -93,8 +112,8 @@ def _of(document: Document) -> Iterator[Generation]:
     for resource in document.get("resourceSpans") or []:
         for scope in resource.get("scopeSpans") or []:
             yield from filter(None, map(_of_span, scope.get("spans") or []))
-    for one in document.get("observations") or []:
-        if isinstance(one, dict) and str(one.get("type", "")).upper() == "GENERATION":
+    for one in document.get("observations") or document.get("data") or [document]:
+        if isinstance(one, dict) and str(one.get("type", "")).upper() == "GENERATION" and "startTime" in one:
             yield _of_observation(one)
 
 
