@@ -17,8 +17,9 @@ help: ## show this
 tutorial: $(READY) ## run the lessons, or one of them: make tutorial K=lesson3
 	$(BIN)/pytest tutorial_tests $(if $(K),-k "$(K)") $(ARGS)
 
-test: $(READY) ## run everything: unit tests and lessons
-	$(BIN)/pytest $(ARGS)
+test: $(READY) ## run everything: unit tests, side by side, and then lessons, faults and the gate
+	$(BIN)/pytest lmcache_tutorial -n 2 -q
+	$(BIN)/pytest tutorial_tests $(ARGS)
 
 setup: $(READY) ## make .venv, install, prepare the model
 	@echo "set up: . .venv/bin/activate"

@@ -22,6 +22,7 @@ from .required import fail_a_skip
 from .selection import MARKERS, LessonModule, set_aside
 from .stash import CONFIG, FAULTS_PAGE, SESSION
 from .undecided import UNDECIDED, is_undecided, mark_undecided
+from .xdist import is_worker, refuse_side_by_side
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -51,8 +52,16 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Set aside what runs on request only, and make ready for what is left of the tutorial."""
-    open_run(config, set_aside(config, items))
-    open_prompts(config, items)
+    selection = set_aside(config, items)
+    if not is_worker(config):
+        open_run(config, selection)
+        open_prompts(config, items)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Refuse to measure side by side."""
+    refuse_side_by_side(item)
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str] | None:

@@ -16,7 +16,7 @@ from ..settings.run import bars
 from .configuration import run_configuration, usage_errors
 from .options import given_options
 from .prompt_items import PromptItem
-from .selection import Selection, refuse_a_slow_lmcache, refuse_company, refuse_xdist
+from .selection import Selection, refuse_a_slow_lmcache, refuse_company
 from .sending import check_langfuse
 from .signals import orderly_signals
 from .stash import PROMPTS, SESSION
@@ -34,7 +34,7 @@ def open_run(config: pytest.Config, selection: Selection) -> None:
     """
     if not selection or config.option.collectonly:
         return
-    refuse_company(config, selection)
+    refuse_company(selection)
     run = run_configuration(config)
     with usage_errors(config):
         writable_folder(run.report_dir)
@@ -60,7 +60,6 @@ def open_prompts(config: pytest.Config, items: list[pytest.Item]) -> None:
     groups = [item for item in items if isinstance(item, PromptItem) and item.url]
     if config.option.collectonly or not groups:
         return
-    refuse_xdist(config, "groups of prompts: they are asked of one deployment")
     with usage_errors(config):
         options = given_options(config)
         thresholds, folder = bars(options), user_path("report_dir", options.report_dir).absolute()

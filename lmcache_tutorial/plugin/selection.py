@@ -79,13 +79,12 @@ def is_other(item: pytest.Item) -> bool:
     return ours and ("stack" in getattr(item, "fixturenames", ()) or bool(item.get_closest_marker(FAULTS)))
 
 
-def refuse_company(config: pytest.Config, selection: Selection) -> None:
-    """Refuse what would run beside the lessons, the faults or the peers and disturb them.
+def refuse_company(selection: Selection) -> None:
+    """Refuse what would run beside the peers and disturb them.
 
     Raises:
-        pytest.UsageError: pytest-xdist is asked for; or peers, with anything else or a kept stack beside.
+        pytest.UsageError: peers, with anything else or a kept stack beside.
     """
-    refuse_xdist(config, "the lessons: they share one stack")
     if not selection.peers:
         return
     if selection.claims or selection.benchmarks or selection.others:
@@ -102,19 +101,6 @@ def refuse_company(config: pytest.Config, selection: Selection) -> None:
     if kept:
         raise pytest.UsageError(
             "--kv-peers would run beside the kept stack and disturb both.\nTo fix: lmcache-tutorial down"
-        )
-
-
-def refuse_xdist(config: pytest.Config, what: str) -> None:
-    """Refuse to ask side by side.
-
-    Raises:
-        pytest.UsageError: pytest-xdist is asked for.
-    """
-    if config.getoption("numprocesses", default=None) or hasattr(config, "workerinput"):
-        raise pytest.UsageError(
-            f"pytest-xdist cannot run {what}, and calls side by side would mix up its counters and its "
-            "timings.\nTo fix: leave -n out."
         )
 
 

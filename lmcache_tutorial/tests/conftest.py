@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from itertools import accumulate
 from pathlib import Path
@@ -34,6 +35,13 @@ def layout(*segments: tuple[str, list[str]]) -> Layout:
     ids = tuple(zlib.crc32(text.encode()) for text in texts)
     owners = tuple(name for name, tokens in segments for _ in tokens)
     return Layout((), Rendered("".join(texts), ids, offsets), owners)
+
+
+@pytest.fixture(autouse=True)
+def no_worker_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pytest that a test starts is nobody's worker, though these tests may run side by side."""
+    for name in [name for name in os.environ if name.startswith("PYTEST_XDIST")]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture

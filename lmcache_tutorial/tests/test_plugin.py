@@ -552,16 +552,11 @@ def test_bad_input_gets_one_clear_error_before_anything_starts(pytester, suite, 
 
 
 def test_xdist_is_refused_with_the_reason(pytester, suite):
-    pytester.makeconftest(
-        CONFTEST
-        + """
-def pytest_addoption(parser):  # as pytest-xdist does, which need not be installed for this
-    parser.addoption("--numprocesses", type=int)
-"""
-    )
+    pytester.makepyfile(test_other="def test_it(): ...", test_graph="def test_it(kv_stack): ...")
     done = run(pytester, "--numprocesses=2")
-    assert done.ret == 4
-    done.stderr.fnmatch_lines(["*pytest-xdist cannot run*one stack*"])
+    done.assert_outcomes(passed=1, errors=3)
+    done.stdout.fnmatch_lines(["pytest-xdist cannot run this: lessons share *", "To fix: leave -n out."])
+    assert not (pytester.path / "reports" / "results.json").exists()
 
 
 def test_an_ini_value_is_used_and_an_option_wins(pytester, suite):
