@@ -24,8 +24,8 @@ REPLY_LIMIT_S = 90.0  # without a byte; longer than any time-out that a server h
 class Question:
     """A finished chat request: its messages, and the namespace in which its KV is kept (``cache_salt``).
 
-    Without one it gets a new namespace. The same messages in a new namespace are cold, and their answer is
-    known.
+    Without one it gets a new namespace; the same messages there are cold, and their answer is known. An empty
+    one is no salt: the namespace of all requests without one.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -38,7 +38,8 @@ class Question:
         The answer has as many tokens as were asked for: the model's wish to end it is passed over, which
         changes no log-probability.
         """
-        asked = {"model": model, "messages": list(self.messages), "cache_salt": self.salt}
+        asked: dict[str, Any] = {"model": model, "messages": list(self.messages)}
+        asked |= {"cache_salt": self.salt} if self.salt else {}
         answer = {"max_tokens": self.answer_tokens, "temperature": 0, "logprobs": True, "top_logprobs": 2}
         answer["ignore_eos"] = True
         return {**asked, **answer, "stream": True, "stream_options": {"include_usage": True}}

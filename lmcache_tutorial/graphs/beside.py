@@ -6,10 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from ..asking.ask import Asker
+from ..asking.direct import ask_engine
+from ..asking.replies import Question
 from ..quantities.records import TokenSources, Turn
 from ..quantities.statistics import total
 from ..servers.listener import listen
@@ -82,20 +85,20 @@ class Beside:
         memory_bytes = sum(cache.memory_used_bytes for cache in self.stack.caches)
         return InTurn(tuple(manuals), tuple(first), tuple(second), memory_bytes, tuple(held))
 
-    def heard(self, manuals: Sequence[str], question: str, passes: int) -> list[tuple[int, Turn]]:
-        """Ask about each manual several times, and listen to the KV events of the engines.
+    def heard(self, manuals: Sequence[str], question: str) -> list[tuple[dict[str, int], Turn]]:
+        """Ask one engine after the other about a manual, and then the router; listen to their KV events.
 
         Returns:
-            Of every request what its engine had announced before that it holds of the prompt [tokens].
+            Of every request to the router what each engine had announced before that it holds of the prompt
+            [tokens], by the engine's name.
         """
         found = []
         with listen(self.stack.engines) as events:
-            for manual in manuals:
-                for _ in range(passes):
-                    events.settle()
-                    held = events.tokens(self.prompt(manual, question))
-                    turn = self(manual, question)
-                    found.append((held[turn.call.engine], turn))
+            for manual, engine in zip(manuals, cycle(self.stack.engines), strict=False):
+                ask_engine(self.stack, engine, Question(self.reader.messages(manual, question), salt=""))
+                events.settle()
+                held = events.tokens(self.prompt(manual, question))
+                found.append((held, self(manual, question)))
         return found
 
     def prompt(self, manual: str, question: str) -> list[int]:
