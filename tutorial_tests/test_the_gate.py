@@ -6,8 +6,6 @@ nothing else. A gate that was never seen to fail is decoration.
 
 import json
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,11 +24,11 @@ from lmcache_tutorial.servers.lmcache import Cache
 from lmcache_tutorial.settings.topology import RouterConfig, StackConfig, TierConfig
 from lmcache_tutorial.stack.stack import Stack
 from lmcache_tutorial.tests.gateway import by_text, gateway, salts_dropped
+from lmcache_tutorial.workbench.gate_run import RUN_LIMIT_S, run_gate
 
 MANUAL, LONGER = (Document("lmcache-source", size=size, seed=13) for size in ("short", "medium"))
 FIRST, SECOND = "Which class stores a chunk?", "Which class looks a chunk up?"
 EXAMPLES = Path(__file__).parents[1] / "lmcache_tutorial" / "tests" / "examples"
-RUN_LIMIT_S = 300.0
 ON_REQUEST = [pytest.mark.faults, pytest.mark.kv_whole_matrix]  # `make faults` runs it
 STRANGERS, PAUSE_S, WORDS = 4, 1.0, 8  # clients of somebody else's, and what each asks
 
@@ -93,15 +91,6 @@ def prompts_file(manual: str, *, clock: bool) -> str:
     return "\n".join(map(json.dumps, lines))
 
 
-def run_gate(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run pytest in a folder, as its reader would."""
-    (folder / "pytest.ini").write_text("[pytest]\n")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-q"]
-    return subprocess.run(
-        [*command, *arguments], cwd=folder, capture_output=True, text=True, timeout=RUN_LIMIT_S, check=False
-    )
-
-
 @contextmanager
 def strangers(url: str, model: str) -> Iterator[None]:
     """Let others use an engine meanwhile: small questions, each of them new, from several clients at once."""
@@ -142,12 +131,11 @@ def test_the_gate_tells_the_states_of_a_deployment_apart(
         if state.gateway:
             url = meanwhile.enter_context(gateway(state.gateway(lab)))
         done = run_gate(tmp_path, f"--kv-url={url}", f"--kv-lmcache-url={named.url}")
-    assert done.returncode == state.exit_code, done.stdout
-    assert state.says in done.stdout
-    assert "Traceback" not in done.stdout + done.stderr
-    results = json.loads((tmp_path / "reports" / "results.json").read_text())
-    assert results["verdict"] == ("failed" if state.exit_code else "passed")
-    assert results["groups"][0]["outcome"] == results["verdict"]
+    assert done.exit_code == state.exit_code, done.output
+    assert state.says in done.output
+    assert "Traceback" not in done.output
+    assert done.results["verdict"] == ("failed" if state.exit_code else "passed")
+    assert done.group("manual")["outcome"] == done.results["verdict"]
 
 
 def test_hits_of_lmcache_alone_are_judged_where_the_engine_may_be_emptied(
@@ -158,16 +146,16 @@ def test_hits_of_lmcache_alone_are_judged_where_the_engine_may_be_emptied(
     (tmp_path / "agent.prompts.jsonl").write_text(f"{prompts}\n{bars}")
     named = (f"--kv-url={lab.engines[0].url}", f"--kv-lmcache-url={lab.cache.url}")
     done = run_gate(tmp_path, *named, "--kv-allow-reset")
-    assert done.returncode == 0, done.stdout
-    assert "verdict: passed" in done.stdout
+    assert done.exit_code == 0, done.output
+    assert "verdict: passed" in done.output
 
 
 def test_the_agent_of_the_example_is_gated_as_the_readme_says(lab: Stack, read: Read, tmp_path: Path) -> None:
     shutil.copytree(EXAMPLES / "agent", tmp_path, dirs_exist_ok=True)
     (tmp_path / "manual.txt").write_text(read(MANUAL))
     done = run_gate(tmp_path, f"--kv-url={lab.engines[0].url}", f"--kv-lmcache-url={lab.cache.url}")
-    assert done.returncode == 0, done.stdout
-    assert "2 passed" in done.stdout
+    assert done.exit_code == 0, done.output
+    assert "2 passed" in done.output
 
 
 @pytest.mark.faults

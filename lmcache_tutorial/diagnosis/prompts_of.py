@@ -55,7 +55,8 @@ def left_out(chosen: Chosen) -> Iterator[str]:
 
 
 def _body(request: Logged) -> dict[str, Any] | None:
+    salt = {"cache_salt": request.cache[1]} if request.cache[1] else {}
     if request.messages:
         tools = {"tools": list(request.tools)} if request.tools else {}
-        return {"messages": list(request.messages), **tools}
-    return None if request.prompt is None else {"prompt": request.prompt}
+        return {"messages": list(request.messages), **tools, **salt}
+    return None if request.prompt is None else {"prompt": request.prompt, **salt}

@@ -45,7 +45,10 @@ class DeploymentError(RuntimeError):
 
 @dataclass(frozen=True)
 class Namespace:
-    """What keeps the KV of some requests apart from all others: a salt, or a nonce in front of the prompt."""
+    """What keeps the KV of some requests apart from all others: a salt, or a nonce in front of the prompt.
+
+    Within it requests that have salts of their own stay apart from each other.
+    """
 
     salt: str = ""
     nonce: str = ""
@@ -54,7 +57,7 @@ class Namespace:
         """Put a request's body into the namespace."""
         body = dict(request)
         if self.salt:
-            body["cache_salt"] = self.salt
+            body["cache_salt"] = " ".join(filter(None, [self.salt, body.get("cache_salt")]))
         if self.nonce and "messages" in body:
             first, *others = body["messages"]
             body["messages"] = [{**first, "content": _before(self.nonce, first.get("content"))}, *others]

@@ -11,11 +11,10 @@ import httpx
 from ..asking.recorder import ModelCall, Recorder
 from ..prompts.prompts_file import Prompt, kept
 from ..quantities.formats import percent
-from ..quantities.predict import shared_prefix_tokens
 from ..settings.shown import shown
 from .deployment import Deployment, Namespace
 from .judge_group import parting
-from .prompt_group import Forerunner, reusable
+from .prompt_group import Forerunner, forerunner, reusable
 
 CALL_LIMIT_S = 300.0  # without a byte: an agent's longest prompt, cold, on a slow machine
 NO_CALL = (
@@ -48,10 +47,8 @@ class RecordedClient(httpx.Client):
 
     def forerunner(self, place: int) -> Forerunner | None:
         """Find the earlier call that a call shares most tokens with; ``None`` where that is not known."""
-        own = self.ids(place)
-        shared = [(shared_prefix_tokens(self.ids(other) or [], own or []), -other) for other in range(place)]
-        most, other = max(shared, default=(0, 0))
-        return Forerunner(self.prompt(-other), most, len(own)) if own and shared else None
+        own, asked = self.ids(place), [(self.prompt(other), self.ids(other) or []) for other in range(place)]
+        return forerunner(self.deployment, asked, self.prompt(place), own) if own and asked else None
 
 
 @dataclass(frozen=True)

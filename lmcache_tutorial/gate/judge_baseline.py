@@ -27,7 +27,7 @@ def judge_baseline(
     group: Group,
     now: Fingerprint,
     margin: Margin,
-    once_more: Callable[[], Group],
+    once_more: Callable[[], Group] | None,
 ) -> list[Judged]:
     """Judge a group by what it was.
 
@@ -36,7 +36,7 @@ def judge_baseline(
         group: the group's part of results.json.
         now: of the deployment as it is.
         margin: how much longer it may take.
-        once_more: asks the group again, where it took longer than that.
+        once_more: asks the group again, where it took longer than that; ``None`` where times are not judged.
 
     Returns:
         A claim about hits; and one about times, where the fingerprints are equal.
@@ -53,7 +53,7 @@ def judge_baseline(
     words = f"all {len(group['requests'])} reuse at least what they did, {baseline.created}"
     words += f"\ntimes were not compared: {'; '.join(other)}" if other else ""
     claims = [Judged(HITS, "failed" if lost else "passed", "\n".join(lost) or words)]
-    return claims if other else [*claims, _times(then, group, margin, once_more)]
+    return claims if other or not once_more else [*claims, _times(then, group, margin, once_more)]
 
 
 def _times(then: Group, group: Group, margin: Margin, once_more: Callable[[], Group]) -> Judged:

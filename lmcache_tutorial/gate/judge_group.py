@@ -16,6 +16,10 @@ from .decide import UndecidedError, lies_above
 from .prompt_group import Forerunner, Measured
 
 CONTEXT_CHARACTERS = 40
+OTHER_SALT = (
+    "it has another cache_salt, and KV is shared only under the same one. "
+    "Send one salt for all who may share."
+)
 Outcome = Literal["passed", "failed", "undecided", "not_run", "inconclusive"]
 
 
@@ -33,7 +37,8 @@ def judge_group(measured: Measured, bars: Thresholds, *, mask: bool = False) -> 
 
     ``mask`` leaves the texts of prompts out of what is said.
     """
-    return [_hits(measured, bars, mask=mask), _time(measured, bars), _answers(measured)]
+    times = [_time(measured, bars)] if measured.group.bars.times else []
+    return [_hits(measured, bars, mask=mask), *times, _answers(measured)]
 
 
 def _hits(measured: Measured, bars: Thresholds, *, mask: bool) -> Judged:
@@ -123,6 +128,8 @@ def parting(prompt: Prompt, forerunner: Forerunner, *, mask: bool = False) -> li
         f"{prompt.name} shares its first {forerunner.shared_tokens:,} of "
         f"{forerunner.prompt_tokens:,} tokens ({percent(share)}) with {forerunner.prompt.name}"
     ]
+    if forerunner.prompt.salt != prompt.salt and not forerunner.shared_tokens:
+        return [*found, OTHER_SALT]
     first, second = (
         talk_of(_logged(one), str(one.body.get("prompt", "")), frozenset())
         for one in (forerunner.prompt, prompt)

@@ -25,6 +25,7 @@ from ..quantities.statistics import ttft_drop
 from .deployment import Deployment, DeploymentError, Namespace
 
 ROUNDS = 7  # of a claim of an effect, as in the lessons
+HIT_ROUNDS = 2  # where times are not judged: one with cold first, one with warm first
 SETTLE_S = 0.2  # what an engine has computed is stored behind it a moment after its answer
 
 
@@ -127,9 +128,9 @@ class Measured:
 def ask_group(
     deployment: Deployment,
     group: PromptGroup,
-    rounds: int = ROUNDS,
+    rounds: int | None = None,
 ) -> Measured:
-    """Ask a group, some rounds, each in namespaces of its own.
+    """Ask a group, some rounds, each in namespaces of its own; unless told, as many as its claims take.
 
     Where LMCache is to serve the group, the engine's own cache is emptied before each warm request.
 
@@ -141,7 +142,7 @@ def ask_group(
     first, *others = group.prompts
     judged = others or [first]
     found = []
-    for number in range(rounds):
+    for number in range(rounds or (ROUNDS if group.bars.times else HIT_ROUNDS)):
         namespace = deployment.namespace()
         deployment.ask(first, namespace)
         time.sleep(SETTLE_S)
@@ -200,16 +201,34 @@ def _forerunners(
     namespace = deployment.namespace()
     asked: list[tuple[Prompt, list[int]]] = []
     found = []
-    for number, prompt in enumerate((first, *judged)):
+    for prompt in (first, *judged):
         ids = deployment.tokens(prompt, namespace)
         if not ids:
             return None
-        if number:
-            shared = [(shared_prefix_tokens(other, ids), before) for before, other in asked]
-            most, forerunner = max(shared, key=lambda one: one[0])
-            found.append(Forerunner(forerunner, most, len(ids)))
+        if asked:
+            found.append(forerunner(deployment, asked, prompt, ids))
         asked.append((prompt, ids))
     return tuple(found)
+
+
+def forerunner(
+    deployment: Deployment, asked: Sequence[tuple[Prompt, Sequence[int]]], prompt: Prompt, ids: Sequence[int]
+) -> Forerunner:
+    """Find the earlier prompt that a prompt shares most tokens with; those of another salt share nothing.
+
+    Args:
+        deployment: which may ignore salts.
+        asked: what was asked before, one or more, with their token ids.
+        prompt: the one that is asked now.
+        ids: its token ids.
+    """
+
+    def shares(before: tuple[Prompt, Sequence[int]]) -> tuple[int, int]:
+        tokens = shared_prefix_tokens(before[1], ids)
+        return 0 if deployment.honours_salts and before[0].salt != prompt.salt else tokens, tokens
+
+    most = max(asked, key=shares)  # where salts part all, the one that would share most
+    return Forerunner(most[0], shares(most)[0], len(ids))
 
 
 def _heads(deployment: Deployment, judged: Sequence[Prompt]) -> tuple[int, ...] | None:

@@ -47,7 +47,7 @@ class PromptRun:
                 group.document(item.nodeid),
                 fingerprint({**self.record.environment, "deployments": [deployment.document()]}),
                 self.margin,
-                lambda: figures(ask_group(deployment, item.group)),
+                (lambda: figures(ask_group(deployment, item.group))) if item.group.bars.times else None,
             )
         group.claims = [Claim(one.claim, one.outcome, shown(one.seen)) for one in judged]
         group.outcome = worst([claim.outcome for claim in group.claims])

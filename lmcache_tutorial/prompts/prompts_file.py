@@ -22,8 +22,8 @@ SUFFIX = ".prompts.jsonl"
 ServedBy = Literal["any", "lmcache"]
 TOLERANCE = 0.5  # nats: reuse changes rounding, another model's KV moves the first token by far more
 # What decides the prompt, and so what is sent; the rest of a line (sampling, streaming) is ours to set.
-CHAT = ("messages", "tools", "tool_choice", "chat_template_kwargs", "reasoning_effort")
-COMPLETION = ("prompt",)
+CHAT = ("messages", "tools", "tool_choice", "chat_template_kwargs", "reasoning_effort", "cache_salt")
+COMPLETION = ("prompt", "cache_salt")
 
 
 class PromptsError(ValueError):
@@ -40,6 +40,7 @@ class GroupBars:
         exact: every request must reuse the predicted number of tokens.
         served_by: ``lmcache`` where hits of the engine's own cache do not count.
         tolerance: how far the first token's log-probability may move by reuse [nats].
+        times: whether the TTFT is judged. Without it few rounds are asked, for hits are integers.
     """
 
     min_hit_rate: float | None = None
@@ -47,6 +48,7 @@ class GroupBars:
     exact: bool = False
     served_by: ServedBy = "any"
     tolerance: float = TOLERANCE
+    times: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,11 @@ class Prompt:
     def name(self) -> str:
         """How it is spoken of."""
         return self.label or f"line {self.line}"
+
+    @property
+    def salt(self) -> str:
+        """The application's own salt: KV is shared only under the same one. Empty where it sends none."""
+        return str(self.body.get("cache_salt") or "")
 
     @property
     def is_chat(self) -> bool:
@@ -89,10 +96,12 @@ def segments(prompt: Prompt) -> list[tuple[str, str]]:
     ['message 0, user']
     """
     body = prompt.body
+    parts: list[tuple[str, Any]] = [("cache_salt", prompt.salt)] if prompt.salt else []
     if not prompt.is_chat:
-        return [("prompt", _hash(body["prompt"]))]
-    others = {name: body[name] for name in CHAT if name in body and name not in ("messages", "tools")}
-    parts = [("tools", body["tools"])] if body.get("tools") else []
+        return [(name, _hash(part)) for name, part in (*parts, ("prompt", body["prompt"]))]
+    apart = ("messages", "tools", "cache_salt")
+    others = {name: body[name] for name in CHAT if name in body and name not in apart}
+    parts += [("tools", body["tools"])] if body.get("tools") else []
     parts += [("options", others)] if others else []
     parts += [(f"message {place}, {one['role']}", one) for place, one in enumerate(body["messages"])]
     return [(name, _hash(part)) for name, part in parts]
@@ -185,6 +194,8 @@ def _body(line: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(
             "messages must be a list of objects that have a role.\nTo fix: as the OpenAI API has it"
         )
+    if not isinstance(body.get("cache_salt", ""), str):
+        raise ValueError(f"cache_salt must be a text, and is {body['cache_salt']!r}.\nTo fix: as vLLM has it")
     prompt = body.get("prompt")
     if "prompt" in body and not (isinstance(prompt, str) and prompt):
         raise ValueError("prompt must be a text.\nTo fix: one text a line")
@@ -208,16 +219,23 @@ def _bars(given: Any) -> GroupBars:
             meant = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
             raise ValueError(f"kv has {name!r}, which is no setting; {meant}")
     bars = GroupBars(**given)
+    _check(bars)
+    return bars
+
+
+def _check(bars: GroupBars) -> None:
     for name in ("min_hit_rate", "min_ttft_drop"):
         _check_percent(name, getattr(bars, name))
     if bars.served_by not in get_args(ServedBy):
         names = ", ".join(get_args(ServedBy))
         raise ValueError(f"served_by is {bars.served_by!r}, but must be one of {names}")
-    if not isinstance(bars.exact, bool):
-        raise ValueError(f"exact must be true or false, and is {bars.exact!r}")
+    for name in ("exact", "times"):
+        if not isinstance(getattr(bars, name), bool):
+            raise ValueError(f"{name} must be true or false, and is {getattr(bars, name)!r}")
+    if bars.min_ttft_drop is not None and not bars.times:
+        raise ValueError("min_ttft_drop is a bar of times.\nTo fix: leave it out, or times")
     if not (_is_number(bars.tolerance) and 0 <= bars.tolerance < inf):
         raise ValueError(f"tolerance must be a number from 0, and is {bars.tolerance!r}")
-    return bars
 
 
 def _check_percent(name: str, value: Any) -> None:

@@ -14,8 +14,9 @@ def figures(measured: Measured) -> dict[str, Any]:
     What the server did not tell, or what cannot be worked out from what it told, is ``None``.
     """
     headline: dict[str, float] = {"hit_rate": measured.hit_rate} if measured.tells_cached else {}
-    drop = measured.ttft_drop
-    headline |= {"ttft_drop": drop.value, "ttft_drop_low": drop.low, "ttft_drop_high": drop.high}
+    if measured.group.bars.times:
+        drop = measured.ttft_drop
+        headline |= {"ttft_drop": drop.value, "ttft_drop_low": drop.low, "ttft_drop_high": drop.high}
     measurements = [
         {"name": "TTFT", "unit": "s", "arm": arm, "values": values} for arm, values in measured.times.items()
     ]

@@ -49,7 +49,9 @@ def asked():
             with RecordedClient(found, found.namespace()) as client:
                 turns = [
                     ask_graph(
-                        client, agent(server.url, client, one, **(options or {})), {"question": f"Q{n}"}
+                        client,
+                        agent(server.url, client, one, **(options(n) if options else {})),
+                        {"question": f"Q{n}"},
                     )
                     for n, one in enumerate(manuals)
                 ]
@@ -95,7 +97,7 @@ def test_what_is_not_told_is_no_pass(asked):
     turn = asked(MANUAL, MANUAL, tells_cached=False)
     with pytest.raises(AssertionError, match="--enable-prompt-tokens-details"):
         turn.assert_hit_rate(above=0)
-    whole = asked(MANUAL, MANUAL, options={"streaming": False})
+    whole = asked(MANUAL, MANUAL, options=lambda turn: {"streaming": False})
     with pytest.raises(AssertionError, match="streaming=True"):
         print(whole.ttft_s)
 
@@ -106,3 +108,12 @@ def test_a_graph_that_uses_another_client_is_told_so():
         with RecordedClient(found, found.namespace()) as client, pytest.raises(AssertionError) as failure:
             ask_graph(client, lambda state: state, {})
     assert "ChatOpenAI(http_client=kv_http_client" in str(failure.value)
+
+
+def test_calls_of_another_salt_share_nothing_and_that_is_said(asked):
+    turn = asked(MANUAL, MANUAL, options=lambda turn: {"extra_body": {"cache_salt": f"tenant {turn}"}})
+    first, second = (call.cached_tokens for call in turn.calls)
+    assert (first, second) == turn.predicted
+    assert first == 0 < second
+    with pytest.raises(AssertionError, match="another cache_salt, and KV is shared only under the same one"):
+        turn.assert_hit_rate(above=90)

@@ -8,6 +8,7 @@ from lmcache_tutorial.gate.deployment import DeploymentError, client_for, find_d
 from lmcache_tutorial.gate.judge_group import judge_group
 from lmcache_tutorial.gate.prompt_group import ask_group
 from lmcache_tutorial.prompts.prompts_file import GroupBars, Prompt, PromptGroup
+from lmcache_tutorial.report.groups import figures
 from lmcache_tutorial.settings.bars import Thresholds
 from lmcache_tutorial.tests.stand_in import BLOCK, serving
 
@@ -55,6 +56,41 @@ def test_a_clock_in_front_fails_and_is_named():
     assert "line 2 shares its first" in found[0].seen
     assert "they part in system, message 0" in found[0].seen
     assert "timestamp. Move the time to the end of the prompt" in found[0].seen
+
+
+def salted(*salts):
+    lines = [chat(MANUAL, f"Where is {number}", number) for number in range(1, len(salts) + 1)]
+    pairs = zip(lines, salts, strict=True)
+    return tuple(
+        replace(one, body={**one.body, **({"cache_salt": salt} if salt else {})}) for one, salt in pairs
+    )
+
+
+def test_prompts_of_another_salt_share_nothing_and_that_is_said():
+    measured, found = judged(salted("ours", "theirs"), rounds=3)
+    assert measured.predicted == (0,)
+    assert measured.reused == [[0]] * 3
+    assert "line 2 shares its first 0 of" in found[0].seen
+    assert found[0].seen.endswith("Send one salt for all who may share.")
+    measured, found = judged(salted("ours", "theirs", "ours", ""), GroupBars(exact=True), rounds=3)
+    assert found[0].outcome == "passed"
+    assert [bool(tokens) for tokens in measured.predicted] == [False, True, False]
+
+
+def test_a_server_that_ignores_salts_ignores_those_of_the_prompts_too():
+    measured, found = judged(salted("ours", "theirs"), rounds=3, honours_salts=False)
+    assert found[0].outcome == "passed"
+    assert measured.predicted[0] > 0
+
+
+def test_a_group_whose_times_are_not_judged_is_asked_in_two_rounds():
+    measured, found = judged(bars=GroupBars(times=False), rounds=None)
+    assert len(measured.rounds) == 2
+    assert [one.claim for one in found] == [
+        "the prompts are reused",
+        "the answer is the same with reuse as without",
+    ]
+    assert "ttft_drop" not in figures(measured)["headline"]
 
 
 def test_a_masked_failure_shows_no_text():

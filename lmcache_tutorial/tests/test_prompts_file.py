@@ -63,10 +63,13 @@ def test_bars_stand_in_a_request_or_in_a_line_of_their_own():
         ('{"prompt": "x", "kv": {"min_hit_rate": "90"}}', "must be a number in per cent"),
         ('{"prompt": "x", "kv": {"served_by": "disk"}}', "must be one of any, lmcache"),
         ('{"prompt": "x", "kv": {"exact": 1}}', "exact must be true or false"),
+        ('{"prompt": "x", "kv": {"times": 0}}', "times must be true or false"),
+        ('{"prompt": "x", "kv": {"times": false, "min_ttft_drop": 5}}', "min_ttft_drop is a bar of times"),
         ('{"prompt": "x", "kv": {"tolerance": -1}}', "tolerance must be a number from 0"),
         ('{"prompt": "x", "kv": {"tolerance": NaN}}', "tolerance must be a number from 0"),
         ('{"prompt": "x", "kv": 3}', "kv must be an object"),
         ('{"kv": {"exact": true}}', "holds no request"),
+        ('{"prompt": "x", "cache_salt": 3}', "cache_salt must be a text, and is 3"),
     ],
 )
 def test_what_is_wrong_with_a_line_is_one_sentence(line, told):

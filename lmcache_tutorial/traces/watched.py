@@ -18,7 +18,7 @@ Document = Mapping[str, Any]
 class Generation:
     """One request to a model, as a trace tells of it; what it does not tell is ``None``.
 
-    ``document`` is the part of the trace that holds it, as a diagnosis reads it.
+    ``document`` is the part of the trace that holds it, as a diagnosis reads it, and ``trace_id`` its name.
     """
 
     at_s: float
@@ -27,6 +27,7 @@ class Generation:
     cached_tokens: int | None
     ttft_s: float | None
     document: Document = field(repr=False, default_factory=dict)
+    trace_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,7 @@ def _of_span(span: Document) -> Generation | None:
         cached,
         _seconds(json.loads(first)) - begin_s if first else None,
         {"resourceSpans": [{"scopeSpans": [{"spans": [dict(span)]}]}]},
+        str(span.get("traceId") or ""),
     )
 
 
@@ -140,7 +142,8 @@ def _of_observation(one: Document) -> Generation:
     metadata = one.get("metadata")
     node = metadata.get("langgraph_node", "") if isinstance(metadata, dict) else ""
     ttft_s = _seconds(str(first)) - begin_s if first else None
-    return Generation(begin_s, str(node), prompt, cached, ttft_s, one)
+    trace_id = str(one.get("traceId") or "")
+    return Generation(begin_s, str(node), prompt, cached, ttft_s, one, trace_id)
 
 
 def _usage(told: Any) -> tuple[int | None, int | None]:

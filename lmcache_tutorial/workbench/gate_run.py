@@ -1,0 +1,72 @@
+"""The gate as its reader runs it: a pytest of its own, in a folder of its own, which knows an address."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+RUN_LIMIT_S = 300.0
+# What the outer run was told, and its CI; the inner one would tell the same CI of its own results.
+OUTER = ("PYTEST_", "GITHUB_")
+
+
+@dataclass(frozen=True)
+class GateRun:
+    """What a run ended with.
+
+    Attributes:
+        exit_code: 0 passed, 1 failed, 6 something has no answer, 7 two answers that disagree.
+        output: what it printed.
+        results: its results.json; empty where it wrote none.
+    """
+
+    exit_code: int
+    output: str
+    results: Mapping[str, Any] = field(repr=False)
+
+    def group(self, name: str) -> Mapping[str, Any]:
+        """Return what results.json tells of a group.
+
+        Raises:
+            AssertionError: it tells nothing of it.
+        """
+        found = [one for one in self.results.get("groups", []) if one["name"] == name]
+        assert found, f"the gate has no result for {name!r}:\n{self.output}"
+        group: Mapping[str, Any] = found[0]
+        return group
+
+    def said(self, name: str) -> str:
+        """Return what was seen of each claim about a group."""
+        return "\n".join(f"{one['outcome']}: {one['message']}" for one in self.group(name)["claims"])
+
+
+def run_gate(folder: Path, *arguments: str) -> GateRun:
+    """Run pytest in a folder that holds files of prompts, or tests of graphs.
+
+    Args:
+        folder: where its reports go too.
+        arguments: options of pytest, ``--kv-url`` first of all.
+
+    Raises:
+        subprocess.TimeoutExpired: it took more than five minutes.
+    """
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-q"]
+    done = subprocess.run(
+        [*command, *arguments],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if not name.startswith(OUTER)},
+        capture_output=True,
+        text=True,
+        timeout=RUN_LIMIT_S,
+        check=False,
+    )
+    written = folder / "reports" / "results.json"
+    results = json.loads(written.read_text()) if written.is_file() else {}
+    return GateRun(done.returncode, done.stdout + done.stderr, results)
