@@ -21,7 +21,6 @@ Builds on     Lesson 4: static first, dynamic last.
 # %%
 import json
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import pytest
@@ -29,11 +28,9 @@ from langchain_core.messages import BaseMessage, SystemMessage
 
 from lmcache_tutorial.asking.ask import Asker
 from lmcache_tutorial.diagnosis.diagnose import diagnose
-from lmcache_tutorial.graphs.agent import EXPERTS, Agents, Policy
+from lmcache_tutorial.graphs.agent import EXPERTS, Agents, Policy, predicted_reuse_of
 from lmcache_tutorial.lessons.progress import Progress
 from lmcache_tutorial.prompts.documents import Document, Read, fresh
-from lmcache_tutorial.prompts.layout import predicted_reuse
-from lmcache_tutorial.quantities.predict import reusable_tokens
 from lmcache_tutorial.quantities.records import Call, TokenSources, Turn
 from lmcache_tutorial.quantities.statistics import hit_rate, total
 from lmcache_tutorial.report.results import LessonReport
@@ -78,20 +75,8 @@ POLICIES: dict[str, Policy] = {
 # ## 2. The prediction
 # Every request is rendered as the server renders it, tools and tool calls included, and compared with all
 # that the conversation has asked and answered before: an engine keeps what it generates, too. The largest
-# shared prefix, rounded down, is what must be reused. Which policy is best? Which is worst, and is a sliding
-# window any good?
-
-
-# %%
-def predict(stack: Stack, calls: Sequence[Call]) -> list[int]:
-    """What each request was to reuse of those before it [tokens]."""
-    prompts = []
-    for call in calls:
-        messages, tools = call.request["messages"], call.request.get("tools", [])
-        prompts.append(stack.renderer.render(messages, tools))
-        assert list(prompts[-1].ids) == stack.tokenize(messages, tools), "our rendering is not the server's"
-    both = partial(reusable_tokens, block=stack.block_tokens, chunk=stack.chunk_tokens)
-    return predicted_reuse(prompts, both, [call.generated for call in calls])
+# shared prefix, rounded down, is what must be reused (`predicted_reuse_of`, in
+# `lmcache_tutorial/graphs/agent.py`). Which policy is best? Which is worst, and is a sliding window any good?
 
 
 # %% [markdown]
@@ -145,7 +130,7 @@ def test_lesson5_every_request_reuses_what_was_predicted(
     talks: Talks, stack: Stack, report: LessonReport
 ) -> None:
     assert all(call.generated for turns in talks.values() for call in calls(turns))
-    expected = {name: predict(stack, calls(turns)) for name, turns in talks.items()}
+    expected = {name: predicted_reuse_of(stack, calls(turns)) for name, turns in talks.items()}
     found = {name: [c.tokens.reused for c in calls(turns) if c.tokens] for name, turns in talks.items()}
     report.compare_arms("Reused by each request", predicted=expected, measured=found)
     assert found == expected
@@ -250,7 +235,7 @@ def test_lesson5_experts_side_by_side_share_one_prefill(
     report.served("Three experts over one manual", windows, calls=requests)
     waits = {name: [c.ttft_s for c in turn.calls if c.node in EXPERTS] for name, turn in fan_outs.items()}
     report.rounds("TTFT of the three experts", waits)
-    expected = {name: sorted(predict(stack, turn.calls)) for name, turn in fan_outs.items()}
+    expected = {name: sorted(predicted_reuse_of(stack, turn.calls)) for name, turn in fan_outs.items()}
     assert all(min(counts[1:]) > 0 for counts in expected.values())
     found = {name: sorted(call.cached_tokens for call in turn.calls) for name, turn in fan_outs.items()}
     report.compare_arms("Reused by each request", predicted=expected, measured=found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypedDict
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolCall, ToolMessage
@@ -10,12 +11,16 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 
 from ..asking.ask import Asker
+from ..prompts.layout import predicted_reuse
+from ..quantities.predict import reusable_tokens
+from ..quantities.records import Call
+from ..stack.stack import Stack
 
 EXPERTS = ("storage", "transfer", "eviction")
 ANSWER_TOKENS = 6
 TOKEN_IDS = {"return_token_ids": True}  # the engine's own ids of what it generated
 WORDS = ("chunk", "block", "store", "memory")
-LOOK_UP = {
+LOOK_UP: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "look_up",
@@ -98,6 +103,25 @@ class Agents:
             graph.add_node("warm_up", reader("first"))
             graph.add_edge(START, "warm_up")
         return graph.compile()
+
+
+def predicted_reuse_of(stack: Stack, calls: Sequence[Call]) -> list[int]:
+    """Predict what each request reuses of those before it, and of their answers [tokens].
+
+    Args:
+        stack: which renders prompts; its block and chunk decide.
+        calls: every request since its caches knew nothing of these prompts, in their order.
+
+    Raises:
+        AssertionError: our rendering is not the server's.
+    """
+    prompts = []
+    for call in calls:
+        messages, tools = call.request["messages"], call.request.get("tools", [])
+        prompts.append(stack.renderer.render(messages, tools))
+        assert list(prompts[-1].ids) == stack.tokenize(messages, tools), "our rendering is not the server's"
+    both = partial(reusable_tokens, block=stack.block_tokens, chunk=stack.chunk_tokens)
+    return predicted_reuse(prompts, both, [call.generated for call in calls])
 
 
 def look_up(manual: str, word: str) -> str:

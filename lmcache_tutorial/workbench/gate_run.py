@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from ..prompts.prompts_file import SUFFIX
 
 RUN_LIMIT_S = 300.0
 # What the outer run was told, and its CI; the inner one would tell the same CI of its own results.
@@ -44,6 +46,22 @@ class GateRun:
     def said(self, name: str) -> str:
         """Return what was seen of each claim about a group."""
         return "\n".join(f"{one['outcome']}: {one['message']}" for one in self.group(name)["claims"])
+
+
+def gate_prompts(folder: Path, lines: Iterable[Mapping[str, Any]], *arguments: str) -> GateRun:
+    """Write a file of prompts, ``agent.prompts.jsonl``, into a new folder, and run pytest there.
+
+    Args:
+        folder: is made.
+        lines: requests, and the bars of their groups.
+        arguments: options of pytest, ``--kv-url`` first of all.
+
+    Raises:
+        subprocess.TimeoutExpired: it took more than five minutes.
+    """
+    folder.mkdir()
+    (folder / f"agent{SUFFIX}").write_text("\n".join(map(json.dumps, lines)))
+    return run_gate(folder, *arguments)
 
 
 def run_gate(folder: Path, *arguments: str) -> GateRun:
