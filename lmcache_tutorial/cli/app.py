@@ -25,7 +25,7 @@ from .report import show_headlines, write_baseline
 from .stack_commands import down, status, up
 from .traces import send_traces
 from .watch import watch_traces
-from .workbench import prefill_rate, repeat_lessons
+from .workbench import prefill_rate, repeat_lessons, versions
 
 USAGE = (BaselineError, ConfigError, HeadlinesError, RenderingError)
 FAILED = (CorpusError, LangfuseError, MissingExtraError, ModelError, ServerError, StackError)
@@ -40,6 +40,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "diagnose": diagnose_log,
     "watch": watch_traces,
     "repeat": repeat_lessons,
+    "versions": versions,
     "prefill-rate": prefill_rate,
 }
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {

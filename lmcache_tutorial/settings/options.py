@@ -316,11 +316,11 @@ class BaselineOptions:
 
 @dataclass(frozen=True)
 class HeadlinesOptions:
-    """Where ``lmcache-tutorial headlines`` puts them."""
+    """Where ``lmcache-tutorial headlines`` puts them, and ``versions`` its table."""
 
     into: Annotated[
         Path | None,
-        Option("a README to put them into, between its markers", commands=("headlines",)),
+        Option("a README to put them into, between its markers", commands=("headlines", "versions")),
     ] = None
 
 

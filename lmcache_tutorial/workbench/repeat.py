@@ -93,8 +93,8 @@ def repeat(count: int, chosen: str, options: Sequence[str], root: Path) -> Itera
         yield runs[-1]
 
 
-def kept_file(root: Path, words: Sequence[str]) -> Path:
-    """Name the file of the runs of one commit, one selection and one processor."""
+def kept_file(root: Path, words: Sequence[str], kind: str = "repeat") -> Path:
+    """Name the file of the runs of one commit, one selection and one processor; ``kind`` is its folder."""
     shown = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, check=False
     )
@@ -103,7 +103,7 @@ def kept_file(root: Path, words: Sequence[str]) -> Path:
     begun = str(time.time()) if unknown else ""  # other code each time: nothing to go on with
     parts = [commit, begun, *words, processor(), instruction_set_here()]
     name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
-    return root / "reports" / "repeat" / f"{commit}-{name}.jsonl"
+    return root / "reports" / kind / f"{commit}-{name}.jsonl"
 
 
 def read_kept(path: Path) -> list[list[LessonRun]]:
