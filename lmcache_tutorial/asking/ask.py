@@ -72,7 +72,12 @@ class Asker:
         with tracing_context(enabled=False):  # LangSmith, if the environment switches it on
             final = graph.invoke(
                 state,
-                config={"callbacks": [handler], "run_name": "turn", "configurable": {"thread_id": thread}},
+                config={
+                    "callbacks": [handler],
+                    "run_name": "turn",
+                    "metadata": self.traces.metadata,
+                    "configurable": {"thread_id": thread},
+                },
             )
         calls = self._meter.finish()
         parallel = any(call.tokens is None for call in calls)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import typer
 
 from ..settings.errors import ConfigError
@@ -18,13 +20,16 @@ def send_traces(options: TracesOptions) -> None:
     if options.limit_s <= 0:
         raise ConfigError(lambda option: f"{option('limit_s')} must be above 0.")
     need_lessons("lmcache-tutorial traces send")
-    from ..traces.sender import Receiver, send, spools, words
+    from ..traces.sender import Receiver, send, send_scores, spools, words
 
     receiver = Receiver.at(options.to) if options.to else Receiver.langfuse()
     found = spools(user_path("folder", options.folder))
     with receiver.client:
+        begun = time.monotonic()
         done = send(found, receiver, options.limit_s)
-    for each in words(done, options.to or str(receiver.client.base_url)):
+        left_s = options.limit_s - (time.monotonic() - begun)
+        trouble = [] if options.to else send_scores(found, receiver, left_s)
+    for each in (*words(done, options.to or str(receiver.client.base_url)), *trouble):
         line(each)
-    if done.left or done.refused:
+    if done.left or done.refused or trouble:
         raise typer.Exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,10 +18,14 @@ SHOWN = 5  # traces that are missing, by name
 
 @dataclass
 class Outcome:
-    """What became of the traces: lines for the summary, and what fails the run."""
+    """What became of the traces: lines for the summary, what fails the run, and where a trace is seen.
+
+    ``link`` is the address of the project's traces, to which a trace's id is added; empty where not known.
+    """
 
     lines: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    link: str = ""
 
 
 def check_langfuse(options: RunOptions) -> None:
@@ -49,12 +54,15 @@ def send_run(options: RunOptions, spool: Path | None) -> Outcome:
     done = Outcome()
     if not options.langfuse or spool is None or not spool.exists():
         return done
-    from ..traces.sender import Receiver, send, words
+    from ..traces.langfuse_api import traces_address
+    from ..traces.sender import Receiver, send, send_scores, words
 
-    receiver = Receiver.langfuse()
+    receiver, deadline = Receiver.langfuse(), time.monotonic() + SEND_LIMIT_S
     with receiver.client as client:
         sent = send([spool], receiver, SEND_LIMIT_S)
         done.lines += map(shown, words(sent, str(client.base_url)))
+        done.lines += map(shown, send_scores([spool], receiver, deadline - time.monotonic()))
+        done.link = traces_address(client, deadline - time.monotonic())
         if options.require_langfuse:
             done.failures += map(shown, _unread(client, spool, done))
     return done

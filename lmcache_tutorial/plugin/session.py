@@ -49,6 +49,7 @@ class Session:
         self._junit = start_junit(config, report_dir)
         self._config = config
         self.spool: Path | None = None  # the run's file of traces, where there is one
+        self.lesson_now = ""  # whose claim is measured; empty between lessons
 
     def select_claims(self, claims: Sequence[pytest.Item]) -> None:
         """Note every selected claim of a lesson; what does not run in the end says so."""
@@ -109,13 +110,21 @@ class Session:
         Without this Python would look through all of it now and then, for 0.1 to 0.2 s (measured), in the
         midst of calls that are timed. Other tests of the same run find the collector as they left it.
         """
-        if self.record.claim(item.nodeid) is None:
+        claim = self.record.claim(item.nodeid)
+        self.lesson_now = (lesson_id(item.path) or "") if claim else ""
+        if claim is None:
             return (yield)
         gc.freeze()
         try:
             return (yield)
         finally:
             gc.unfreeze()
+
+    @property
+    def ttft_drops(self) -> dict[str, float]:
+        """The TTFT drop of each lesson that has stated one, 0 to 1."""
+        heads = {name: lesson.headline_figures for name, lesson in self.record.lessons.items()}
+        return {name: head["ttft_drop"] for name, head in heads.items() if "ttft_drop" in head}
 
     def pytest_keyboard_interrupt(self) -> None:
         """Mark the run."""
@@ -140,8 +149,9 @@ class Session:
                 raise
             self._problems.append(shown(f"the teardown failed: {type(error).__name__}: {error}"))
         finally:
-            self._results = self.record.results()
             sent = send_run(given_options(self._config), self.spool)
+            self.record.environment |= {"langfuse": sent.link} if sent.link else {}
+            self._results = self.record.results()
             self._notes, self._problems = sent.lines, [*self._problems, *sent.failures]
             if not self._write() or sent.failures:
                 session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED

@@ -93,6 +93,13 @@ def test_a_group_whose_times_are_not_judged_is_asked_in_two_rounds():
     assert "ttft_drop" not in figures(measured)["headline"]
 
 
+def test_the_first_token_of_an_agent_that_would_call_a_tool_is_seen():
+    tools = {"tools": [{"type": "function", "function": {"name": "look_up"}}]}
+    measured, found = judged(tuple(replace(one, body=one.body | tools) for one in ALIGNED), rounds=3)
+    assert found[0].outcome == found[2].outcome == "passed"
+    assert measured.reused == [list(measured.predicted)] * 3
+
+
 def test_a_masked_failure_shows_no_text():
     measured, _ = judged(MISALIGNED, rounds=3)
     told = judge_group(measured, BARS, mask=True)[0].seen

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -84,6 +85,27 @@ def trace(client: httpx.Client, name: str, patience: list[float] | None = None) 
         LangfuseError: it is not there, or the server does not answer as it should.
     """
     return _get(client, f"/api/public/traces/{name}", {}, patience or [0.0])
+
+
+def traces_address(client: httpx.Client, limit_s: float) -> str:
+    """Return where a browser finds the project's traces, to which a trace's id is added.
+
+    Args:
+        client: of the project.
+        limit_s: how long it may take [s].
+
+    Returns:
+        An address that ends in a slash; empty where the server does not name the project in time.
+    """
+    if limit_s <= 0:
+        return ""
+    try:
+        listed = client.get("/api/public/projects", timeout=limit_s).raise_for_status().json()
+        name = str(listed["data"][0]["id"])
+    except (httpx.HTTPError, ValueError, LookupError, TypeError):
+        return ""
+    base = client.base_url.copy_with(userinfo=b"")
+    return f"{str(base).rstrip('/')}/project/{quote(name, safe='')}/traces/"
 
 
 def _get(client: httpx.Client, path: str, query: Mapping[str, Any], patience: list[float]) -> Document:

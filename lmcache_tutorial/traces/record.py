@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from langfuse import Langfuse
 from langfuse.langchain import CallbackHandler
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from ..machine.files import write_atomically
 from ..quantities.records import SpanRecord, Turn
 from ..settings.environment import without_tracing_variables
 from .otlp import masked, otlp_json
+from .scores import beside, events
 from .spans import Figures, figures_of, in_order
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: the exporter below is the only way out of the client
@@ -53,10 +56,20 @@ class FileExporter(SpanExporter):
 class Traces:
     """The traces of one run: a Langfuse client with fresh keys, and what it recorded."""
 
-    def __init__(self, folder: Path, run_id: str, *, mask: bool = False) -> None:
-        """Write to ``folder/run_id.jsonl``; ``mask`` leaves prompts and answers out."""
+    def __init__(
+        self, folder: Path, run_id: str, *, mask: bool = False, lesson_now: Callable[[], str] = str
+    ) -> None:
+        """Write to ``folder/run_id.jsonl``.
+
+        Args:
+            folder: is made.
+            run_id: names the file, and is the session of all traces.
+            mask: leaves prompts and answers out.
+            lesson_now: tells whose traces are written now; empty where it is no lesson's.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self.run_id, self._count = run_id, 0
+        self._lesson_now, self._lessons = lesson_now, dict[str, str]()
         self._exporter = FileExporter(folder / f"{run_id}.jsonl", mask=mask)
         self._public_key = (
             f"pk-lf-{secrets.token_hex(8)}"  # the SDK keeps one client a key, also a closed one
@@ -81,10 +94,24 @@ class Traces:
         """Return a new trace id and the handler that writes a graph's run under it."""
         self._count += 1
         trace_id = Langfuse.create_trace_id(seed=f"{self.run_id}-{self._count}")
+        self._lessons[trace_id] = self._lesson_now()
         with without_tracing_variables():
             return trace_id, CallbackHandler(
                 public_key=self._public_key, trace_context={"trace_id": trace_id}
             )
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What a graph's run carries into its trace: this run as the session, and the lesson as a tag."""
+        lesson = self._lesson_now()
+        return {"langfuse_session_id": self.run_id, "langfuse_tags": [lesson] if lesson else []}
+
+    def write_scores(self, drops: Mapping[str, float]) -> None:
+        """Write the scores of all traces beside them; ``drops`` has the lessons' TTFT drops, 0 to 1."""
+        self._provider.force_flush(FLUSH_LIMIT_MS)
+        traces = {name: in_order(figures) for name, figures in self._exporter.figures.items()}
+        lines = [json.dumps(event) + "\n" for event in events(traces, self._lessons, drops)]
+        write_atomically(beside(self.path), "".join(lines))
 
     def of(self, turn: Turn) -> tuple[SpanRecord, ...]:
         """Return a turn's spans, in order of their start: TTFT and cached tokens node by node."""

@@ -9,7 +9,7 @@ import gzip
 import os
 import time
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from ..settings.secrets import redact
+from . import scores
 from .langfuse_api import LangfuseError, project_client
 from .ledger import Ledger, Line
 from .otlp import walk_spans
@@ -56,11 +57,23 @@ class Sent:
 
 @dataclass(frozen=True)
 class Receiver:
-    """Where traces go: a client that knows the server and its keys, the path, and whether it takes gzip."""
+    """Where lines of files go.
+
+    Attributes:
+        client: knows the server and its keys.
+        path: where they are posted.
+        packed: whether it takes gzip.
+        kind: the media type of a request.
+        encoded: builds its body of some lines; raises ValueError where a line is none.
+        refused: says what of a request that was taken was not; empty where all was.
+    """
 
     client: httpx.Client
     path: str
     packed: bool = True
+    kind: str = "application/x-protobuf"
+    encoded: Callable[[Sequence[Line]], bytes] = lambda lines: otlp_request(lines).SerializeToString()
+    refused: Callable[[httpx.Response], str] = lambda answer: _partly(answer)
 
     @classmethod
     def langfuse(cls) -> Receiver:
@@ -72,6 +85,11 @@ class Receiver:
         client = project_client()
         client.headers["x-langfuse-ingestion-version"] = "4"
         return cls(client, LANGFUSE_PATH)
+
+    def for_scores(self) -> Receiver:
+        """The same Langfuse server, for scores."""
+        how = {"kind": "application/json", "encoded": scores.encoded, "refused": scores.refused}
+        return Receiver(self.client, scores.INGESTION_PATH, packed=False, **how)
 
     @classmethod
     def at(cls, url: str) -> Receiver:
@@ -146,7 +164,7 @@ def _deliver(batch: list[Line], ledger: Ledger, receiver: Receiver, deadline: fl
     """Send a batch until it is taken or refused; return what stood in the way when the time was over."""
     begin, end, wait_s = batch[0].begin, batch[-1].end, SHORTEST_WAIT_S
     try:
-        body = otlp_request(batch).SerializeToString()
+        body = receiver.encoded(batch)
     except ValueError as error:
         return _apart(batch, ledger, receiver, deadline, str(error))
     while True:
@@ -158,7 +176,7 @@ def _deliver(batch: list[Line], ledger: Ledger, receiver: Receiver, deadline: fl
             ledger.note("taken", begin, end)
             ledger.taken |= {str(span["traceId"]) for line in batch for span in walk_spans(line.document)}
             return ""
-        if status in REFUSED or (trouble and status == httpx.codes.OK):
+        if status in REFUSED or 200 <= status < 300:
             return _apart(batch, ledger, receiver, deadline, trouble)
         if status:  # else nobody knows whether it was taken
             ledger.note("put off", begin, begin)
@@ -181,7 +199,7 @@ def _apart(batch: list[Line], ledger: Ledger, receiver: Receiver, deadline: floa
 
 def _post(receiver: Receiver, body: bytes, limit_s: float) -> tuple[int, str, float]:
     """Send a request; return its status, what was wrong with it, and how long the server wants peace [s]."""
-    headers = {"content-type": "application/x-protobuf"}
+    headers = {"content-type": receiver.kind}
     if receiver.packed:
         body, headers["content-encoding"] = gzip.compress(body), "gzip"
     try:
@@ -194,7 +212,7 @@ def _post(receiver: Receiver, body: bytes, limit_s: float) -> tuple[int, str, fl
         return 0, f"HTTP {answer.status_code}: the keys are refused", float("inf")  # they may be right later
     if not answer.is_success:
         return answer.status_code, f"HTTP {answer.status_code}: {redact(answer.text)[:200]}", asked_s
-    return answer.status_code, _partly(answer), asked_s
+    return answer.status_code, receiver.refused(answer), asked_s
 
 
 def _partly(answer: httpx.Response) -> str:
@@ -207,15 +225,27 @@ def _partly(answer: httpx.Response) -> str:
 
 
 def spools(folder: Path) -> list[Path]:
-    """Return the files of traces in a folder, the oldest first.
+    """Return the files of traces in a folder, the oldest first; those of scores are no traces.
 
     Raises:
         LangfuseError: there is none.
     """
-    found = sorted(folder.glob("*.jsonl"), key=os.path.getmtime)
+    found = [path for path in folder.glob("*.jsonl") if not path.name.endswith(scores.ENDING)]
+    found.sort(key=os.path.getmtime)
     if not found:
         raise LangfuseError(f"no traces in {folder}.\nTo fix: run a lesson first, or name another folder")
     return found
+
+
+def send_scores(spools: Sequence[Path], receiver: Receiver, limit_s: float) -> list[str]:
+    """Send the scores of traces that are there; return what is to be said: nothing where all went well."""
+    files = [path for path in map(scores.beside, spools) if path.exists()]
+    done = send(files, receiver.for_scores(), limit_s)
+    lines = [f"scores: refused, and still in the file: {reason}" for reason in done.refused]
+    if done.left:
+        why = done.trouble or "nobody knows why"
+        lines.append(f"scores: {done.left:,} bytes are left ({why}); later: lmcache-tutorial traces send")
+    return lines
 
 
 def words(done: Sent, receiver: str) -> list[str]:
