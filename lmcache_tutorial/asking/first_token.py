@@ -20,7 +20,9 @@ def token_text(choice: Mapping[str, Any]) -> str | None:
     """Return what one choice of an event adds to the answer, or ``None`` where it tells of no token.
 
     The first event of a chat has the role alone, and its content is empty. A completion's events each tell of
-    a token, though a token may have no text of its own: half of a character, or a special token.
+    a token, though a token may have no text of its own: half of a character, or a special token. A chat's
+    server holds a text back that may become a tool call; where log-probabilities were asked for, they tell of
+    its tokens all the same.
 
     Args:
         choice: an element of ``choices`` of OpenAI's streamed chat completions or completions.
@@ -29,6 +31,8 @@ def token_text(choice: Mapping[str, Any]) -> str | None:
     True
     >>> token_text({"delta": {"content": "Paris"}}), token_text({"text": ""})
     ('Paris', '')
+    >>> token_text({"delta": {"content": None}, "logprobs": {"content": [{"token": "<tool"}]}})
+    ''
     """
     delta = choice.get("delta")
     if delta is None:
@@ -37,7 +41,8 @@ def token_text(choice: Mapping[str, Any]) -> str | None:
     functions = [call.get("function") or {} for call in delta.get("tool_calls") or []]
     pieces = [part for function in functions for part in (function.get("name"), function.get("arguments"))]
     spoken = [delta.get("reasoning"), delta.get("reasoning_content"), delta.get("content"), *pieces]
-    return "".join(piece for piece in spoken if piece) or None
+    text = "".join(piece for piece in spoken if piece)
+    return text if text or (choice.get("logprobs") or {}).get("content") else None
 
 
 def events(pieces: Iterable[tuple[float, bytes]]) -> Iterator[tuple[float, dict[str, Any]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,5 +58,16 @@ def _body(request: Logged) -> dict[str, Any] | None:
     salt = {"cache_salt": request.cache[1]} if request.cache[1] else {}
     if request.messages:
         tools = {"tools": list(request.tools)} if request.tools else {}
-        return {"messages": list(request.messages), **tools, **salt}
+        return {"messages": [_sendable(one) for one in request.messages], **tools, **salt}
     return None if request.prompt is None else {"prompt": request.prompt, **salt}
+
+
+def _sendable(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message as the API takes it: the arguments of a tool call are a text there."""
+    calls = [dict(call) for call in message.get("tool_calls") or []]
+    for call in calls:
+        function = call.get("function") or {}
+        if isinstance(function.get("arguments"), Mapping):
+            written = json.dumps(function["arguments"], ensure_ascii=False)
+            call["function"] = {**function, "arguments": written}
+    return {**message, "tool_calls": calls} if calls else dict(message)

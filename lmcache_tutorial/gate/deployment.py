@@ -352,14 +352,9 @@ def _version(client: httpx.Client) -> str | None:
 
 
 def _asked(model: str, prompt: Prompt) -> dict[str, Any]:
-    """Build what is asked of the answer: few tokens, the likeliest, and the candidates for the first.
-
-    A tool call's first tokens would be held back by the server's parser until it knows what they are, so no
-    tool may be called, unless the prompt's own ``tool_choice`` says so. The tools stay in the prompt.
-    """
+    """Build what is asked of the answer: few tokens, the likeliest, and the candidates for the first."""
     wanted = {"model": model, "max_tokens": ANSWER_TOKENS, "temperature": 0}
     if prompt.is_chat:
-        wanted |= {"tool_choice": "none"} if prompt.body.get("tools") else {}
         return {**wanted, "logprobs": True, "top_logprobs": CANDIDATES}
     return {**wanted, "logprobs": CANDIDATES}
 

@@ -71,7 +71,7 @@ class StandIn:
             }
             choice = {"text": likely[0][0], "logprobs": told}
         if body.get("tools") and body.get("tool_choice", "auto") == "auto":
-            choice = {"delta": {}}  # it may become a tool call, and is held back until that is known
+            choice["delta"] = {}  # it may become a tool call, and is held back until that is known
         usage = {"prompt_tokens": prompt, "completion_tokens": 1, "total_tokens": prompt + 1}
         if self.tells_cached:
             usage["prompt_tokens_details"] = {"cached_tokens": known}

@@ -132,3 +132,42 @@ def test_what_cannot_be_is_said(arguments, says, monkeypatch, tmp_path):
     done = CliRunner().invoke(app, ["prompts", "from-langfuse", *arguments])
     assert done.exit_code == 2
     assert says in done.output
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (httpx.Response(200, json={"data": [{"id": "a b"}]}), "http://langfuse/project/a%20b/traces/"),
+        (httpx.Response(200, json={"data": []}), ""),
+        (httpx.Response(200, text="<html>"), ""),
+        (httpx.Response(401, json={}), ""),
+    ],
+)
+def test_where_a_trace_is_seen(answer, found):
+    transport = httpx.MockTransport(lambda request: answer)
+    with httpx.Client(base_url="http://user:secret@langfuse", transport=transport) as client:
+        assert langfuse_api.traces_address(client, 1) == found
+        assert langfuse_api.traces_address(client, 0) == ""
+
+
+def test_a_prompt_of_a_trace_is_one_that_a_server_takes(tmp_path):
+    call = {"id": "1", "type": "tool_call", "name": "look_up", "args": {"word": "chunk"}}
+    messages = [
+        {"role": "user", "content": "Look it up."},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+    ]
+    (tmp_path / "export.jsonl").write_text(json.dumps({"type": "GENERATION", "input": messages}))
+    done = CliRunner().invoke(
+        app,
+        [
+            "prompts",
+            "from-langfuse",
+            str(tmp_path / "export.jsonl"),
+            "--into",
+            str(tmp_path / "a.prompts.jsonl"),
+        ],
+    )
+    assert done.exit_code == 0, done.output
+    (group,) = read_prompts(tmp_path / "a.prompts.jsonl")
+    function = group.prompts[0].body["messages"][1]["tool_calls"][0]["function"]
+    assert json.loads(function["arguments"]) == {"word": "chunk"}

@@ -134,3 +134,37 @@ def test_a_masked_file_holds_no_prompt_and_the_same_figures(tmp_path):
     assert "langgraph_node" in told
     (generation,) = [span for span in spans if span.kind == "generation"]
     assert (generation.prompt_tokens, generation.cached_tokens) == (100, 64)
+
+
+def test_traces_carry_their_lesson_and_their_run_and_have_scores(tmp_path):
+    now = ["lesson5"]
+    traces = Traces(tmp_path, "run", lesson_now=lambda: now[0])
+    assert traces.metadata == {"langfuse_session_id": "run", "langfuse_tags": ["lesson5"]}
+    first = turn(traces, "Where?")
+    now[0] = ""
+    assert traces.metadata["langfuse_tags"] == []
+    second = turn(traces, "Where?")
+    traces.write_scores({"lesson5": 0.93, "lesson6": 0.8})
+    traces.write_scores({"lesson5": 0.93, "lesson6": 0.8})  # the same ids again
+    traces.close()
+    lines = (tmp_path / "run-scores.jsonl").read_text().splitlines()
+    bodies = [json.loads(line)["body"] for line in lines]
+    told = [(body["traceId"], body["name"], body["value"]) for body in bodies]
+    assert told == [
+        (first, "kv_hit_rate", 0.64),
+        (first, "ttft_drop", 0.93),
+        (second, "kv_hit_rate", 0.64),
+    ]
+    assert len({body["id"] for body in bodies}) == 3
+
+
+def test_a_graph_that_is_run_with_the_metadata_leaves_tag_and_session_in_its_spans(tmp_path):
+    traces = Traces(tmp_path, "run", lesson_now=lambda: "lesson5")
+    trace_id, handler = traces.handler()
+    graph().invoke({"text": "Where?"}, config={"callbacks": [handler], "metadata": traces.metadata})
+    traces.by_id(trace_id)
+    traces.close()
+    told = (tmp_path / "run.jsonl").read_text()
+    assert '"session.id"' in told
+    assert '"langfuse.trace.tags"' in told
+    assert '"lesson5"' in told

@@ -55,6 +55,9 @@ class Standing(BaseHTTPRequestHandler):
         status, how = script.pop(0) if script else (200, "")
         if how == "slow":
             time.sleep(3)
+        if self.path.endswith("/ingestion"):
+            self.take_scores(json.loads(body), status)
+            return
         packed = self.headers.get("content-encoding") == "gzip"
         request = ExportTraceServiceRequest.FromString(gzip.decompress(body) if packed else body)
         ids = [s.trace_id.hex() for r in request.resource_spans for c in r.scope_spans for s in c.spans]
@@ -74,6 +77,17 @@ class Standing(BaseHTTPRequestHandler):
             self.wfile.write(b"{")
             self.close_connection = True
 
+    def take_scores(self, body, status):
+        """Take scores as Langfuse's ingestion does: 207, with what it did not take."""
+        ids = [event["body"]["id"] for event in body["batch"]]
+        self.server.scores += ids if status == 200 else []
+        errors = [{"id": one, "status": 400} for one in ids if one == "bad"]
+        told = json.dumps({"successes": [], "errors": errors}).encode()
+        self.send_response(207 if status == 200 else status)
+        self.send_header("content-length", str(len(told)))
+        self.end_headers()
+        self.wfile.write(told)
+
     def log_message(self, *_):
         pass
 
@@ -82,6 +96,7 @@ class Standing(BaseHTTPRequestHandler):
 def standing():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Standing)
     server.script, server.taken, server.headers, server.hates_13 = [], [], [], False
+    server.scores = []
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -234,3 +249,38 @@ def test_a_receiver_that_others_wrote_takes_it(tmp_path):
     done = asyncio.run(asyncio.wait_for(receive(), 30))
     assert len(done.traces) == 3
     assert set(names) == done.traces
+
+
+def scored(folder, *ids):
+    path = spool(folder, 1)
+    events = [{"id": one, "type": "score-create", "body": {"id": one}} for one in ids]
+    path.with_name("run-scores.jsonl").write_text("".join(json.dumps(one) + "\n" for one in events))
+    return path
+
+
+def for_scores(server):
+    return Receiver(httpx.Client(base_url=f"http://127.0.0.1:{server.server_port}"), "/v1/traces")
+
+
+def test_scores_follow_their_traces_once(standing, tmp_path):
+    path = scored(tmp_path, "one", "two")
+    assert sender.spools(tmp_path) == [path]
+    assert sender.send_scores([path], for_scores(standing), 5) == []
+    assert sender.send_scores([path], for_scores(standing), 5) == []
+    assert standing.scores == ["one", "two"]
+
+
+def test_a_score_that_is_refused_is_said_and_takes_no_other_along(standing, tmp_path):
+    (told,) = sender.send_scores([scored(tmp_path, "one", "bad")], for_scores(standing), 5)
+    assert told.startswith("scores: refused, and still in the file: 1 scores refused")
+    assert set(standing.scores) == {"one", "bad"}
+
+
+def test_scores_that_nobody_takes_in_time_are_left_for_later(standing, tmp_path):
+    standing.script += [(500, "")] * 99
+    path = scored(tmp_path, "one")
+    (told,) = sender.send_scores([path], for_scores(standing), 0.5)
+    assert "later: lmcache-tutorial traces send" in told
+    standing.script.clear()
+    assert sender.send_scores([path], for_scores(standing), 5) == []
+    assert standing.scores == ["one"]

