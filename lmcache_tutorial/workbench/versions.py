@@ -1,13 +1,15 @@
 """Which versions work? Two lessons and the gate against pairs of vLLM and LMCache, an environment for each.
 
 One environment is made at a time, in a temporary folder, and deleted after. Finished pairs are kept in
-``reports/versions``: what was cut off goes on where it was, at the same commit and on the same processor.
+``reports/versions``, with the report of each: what was cut off goes on where it was, at the same commit and on
+the same processor.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -174,6 +176,8 @@ def _try(pair: Pair, root: Path) -> Row:
         report = Path(folder) / "reports"
         ended = _run_lessons(python, report, root)
         found = _found(report)
+        kept = root / "reports" / "versions" / f"{pair.engine}-{cache}"
+        shutil.copytree(report, kept, ignore=shutil.ignore_patterns("traces"), dirs_exist_ok=True)
         took = time.monotonic() - begun
         return Row(
             pair.engine, cache, torch, **{"outcome": "no results", "seen": ended} | found, seconds=took
@@ -212,18 +216,17 @@ def _found(report: Path) -> dict[str, Any]:
         "outcome": outcome,
         "lessons": lessons,
         "gate": (passed, len(gate)),
-        "seen": _reasons(bad.values()),
+        "seen": _reasons(list(bad.values())),
     }
 
 
-def _reasons(bad: Any) -> str:
-    """Say which tests failed, and why the first of them did."""
-    names = [case.get("name", "") for case in bad]
-    if not names:
+def _reasons(bad: Sequence[ElementTree.Element]) -> str:
+    """Say why the first of the tests that failed did, and how many did."""
+    if not bad:
         return ""
-    first = next(iter(bad))
-    told = next(one for one in (first.find("failure"), first.find("error")) if one is not None)
-    return _short(f"{', '.join(names)}: {told.get('message', '')}")
+    told = next(one for one in (bad[0].find("failure"), bad[0].find("error")) if one is not None)
+    more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+    return _short(f"{bad[0].get('name')}{more}: {told.get('message') or told.text or ''}")
 
 
 def _environment(pair: Pair, torch: str, folder: Path, root: Path) -> Path:
