@@ -1,8 +1,8 @@
 """Which versions work? Two lessons and the gate against pairs of vLLM and LMCache, an environment for each.
 
 One environment is made at a time, in a temporary folder, and deleted after. Finished pairs are kept in
-``reports/versions``, with the report of each: what was cut off goes on where it was, at the same commit and on
-the same processor.
+``reports/versions``, with the report of each: what was cut off goes on where it was, at the same commit and
+on the same processor.
 """
 
 from __future__ import annotations
@@ -177,7 +177,8 @@ def _try(pair: Pair, root: Path) -> Row:
         ended = _run_lessons(python, report, root)
         found = _found(report)
         kept = root / "reports" / "versions" / f"{pair.engine}-{cache}"
-        shutil.copytree(report, kept, ignore=shutil.ignore_patterns("traces"), dirs_exist_ok=True)
+        if report.is_dir():
+            shutil.copytree(report, kept, ignore=shutil.ignore_patterns("traces"), dirs_exist_ok=True)
         took = time.monotonic() - begun
         return Row(
             pair.engine, cache, torch, **{"outcome": "no results", "seen": ended} | found, seconds=took
