@@ -56,8 +56,8 @@ class Namespace:
     def put(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Put a request's body into the namespace."""
         body = dict(request)
-        if self.salt:
-            body["cache_salt"] = " ".join(filter(None, [self.salt, body.get("cache_salt")]))
+        if salt := " ".join(filter(None, [self.salt, body.pop("cache_salt", None)])):
+            body["cache_salt"] = salt
         if self.nonce and "messages" in body:
             first, *others = body["messages"]
             body["messages"] = [{**first, "content": _before(self.nonce, first.get("content"))}, *others]

@@ -14,6 +14,7 @@ import pytest
 from ..gate.verdict import EXIT_CODES
 from ..lessons.header import lesson_id, parse_header, sentence
 from ..machine.files import write_atomically
+from ..machine.pss import pss_bytes
 from ..pages.templating import machine_words
 from ..report.environment import workload_document
 from ..report.page import write_report
@@ -50,6 +51,7 @@ class Session:
         self._config = config
         self.spool: Path | None = None  # the run's file of traces, where there is one
         self.lesson_now = ""  # whose claim is measured; empty between lessons
+        self._stacks: list[Stack] = []
 
     def select_claims(self, claims: Sequence[pytest.Item]) -> None:
         """Note every selected claim of a lesson; what does not run in the end says so."""
@@ -69,6 +71,7 @@ class Session:
 
     def describe_stack(self, stack: Stack, dtype_reason: str) -> None:
         """Take the servers and the model into the report's environment."""
+        self._stacks.append(stack)
         self.record.environment |= {"stack": stack.describe(), "model": stack.model.name}
         if stack.workload:
             self.record.environment |= {
@@ -78,6 +81,7 @@ class Session:
 
     def describe_beside(self, lesson: str, stack: Stack) -> None:
         """Take the servers of a lesson's own stack into the report's environment."""
+        self._stacks.append(stack)
         own = {f"{lesson}: {name}": about for name, about in stack.describe().items()}
         self.record.environment |= {"stack": {**self.record.environment["stack"], **own}}
 
@@ -91,6 +95,8 @@ class Session:
         if (claim := self.record.claim(report.nodeid)) is None:
             return
         claim.duration_s += report.duration
+        if report.when == "setup":
+            self._see_memory()
         if report.failed and claim.outcome in ("failed", "error"):
             both = f"{claim.message}\n\nThen its teardown failed too:\n{_message(report)}"
             claim.message = both[: 2 * MESSAGE_CHARACTERS]
@@ -119,6 +125,13 @@ class Session:
             return (yield)
         finally:
             gc.unfreeze()
+
+    def _see_memory(self) -> None:
+        """Note what the servers and this run take now, when all that a claim needs is running."""
+        servers = [program.server for stack in self._stacks for program in stack.programs]
+        roots = {os.getpid(), *(server.record.supervisor for server in servers if server)}
+        lesson = self.record.lessons[self.lesson_now]
+        lesson.memory_bytes = max(lesson.memory_bytes, pss_bytes(roots))
 
     @property
     def ttft_drops(self) -> dict[str, float]:

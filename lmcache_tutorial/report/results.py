@@ -79,6 +79,7 @@ class LessonReport:
     traces: list[dict[str, Any]] = field(default_factory=list)
     diagnoses: list[dict[str, Any]] = field(default_factory=list)
     headline_figures: dict[str, Any] = field(default_factory=dict)
+    memory_bytes: int = 0  # the most that was seen of all servers and the run together
 
     def compare(
         self,
@@ -299,6 +300,7 @@ class RunRecord:
             "duration_s": round(sum(claim.duration_s for claim in claims), 3),
             "claims": [{"name": c.name, "outcome": c.outcome, "message": c.message} for c in claims],
             "headline": lesson.headline_figures,
+            **({"memory_gib": round(lesson.memory_bytes / 2**30, 2)} if lesson.memory_bytes else {}),
             "predictions": lesson.predictions,
             "measurements": lesson.measurements,
             "charts": lesson.charts,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lmcache_tutorial.machine import checks as machine
+from lmcache_tutorial.machine.pss import pss_bytes
 
 GIB = 2**30
 MEMINFO = "MemTotal: 100 kB\nMemAvailable:   33554432 kB\n"  # 32 GiB
@@ -151,3 +152,16 @@ def test_it_runs_by_its_path_before_anything_is_installed(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert "Traceback" not in done.stderr
     assert done.returncode in (0, 1)
+
+
+def test_memory_is_that_of_a_process_and_all_that_it_has_started():
+    held = 64_000_000
+    program = f"held = b'x' * {held}; print('ready', flush=True); input()"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {program!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        assert held < pss_bytes([process.pid]) < 4 * held
+        process.stdin.write("\n")
+    assert pss_bytes([process.pid, 2**22 + 1]) == 0
