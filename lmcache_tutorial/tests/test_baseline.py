@@ -205,7 +205,7 @@ def kept():
 @pytest.mark.parametrize(
     ("planted", "behaviour", "outcomes", "says"),
     [
-        ({}, {}, ["passed", "passed"], "1.0"),
+        ({}, {}, ["passed", "passed"], "all 1 reuse at least what they did"),
         ({"words": 396}, {}, ["failed", "passed"], "message 0, system is not what it was"),
         ({"clock": True}, {}, ["failed", "failed"], "message 0, system is not what it was"),
         ({"tools": list(TOOLS)}, {}, ["failed", "failed"], "tools is not what it was"),
