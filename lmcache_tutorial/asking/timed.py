@@ -13,6 +13,8 @@ from typing import Any
 
 import httpx
 
+from ..settings.connections import CONNECTIONS
+
 CLOSE_LIMIT_S = 5.0
 LANGCHAINS_CONFIG = "langchain_core.runnables.config"
 Pieces = Sequence[tuple[float, bytes]]  # (arrival on the client clock [s], bytes)
@@ -46,7 +48,7 @@ class TimedTransport(httpx.BaseTransport):
 
     def __init__(self) -> None:
         """Open no connection yet."""
-        self._inner: httpx.BaseTransport = httpx.HTTPTransport()
+        self._inner: httpx.BaseTransport = httpx.HTTPTransport(limits=CONNECTIONS)
 
     def begun(self) -> int:
         """Take note of a request that is about to be sent; return the window that it belongs to."""

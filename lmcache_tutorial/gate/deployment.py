@@ -19,6 +19,7 @@ import httpx
 from ..asking.answers import Answer, NoAnswerError, ask_streamed
 from ..prompts.prompts_file import Prompt
 from ..servers.lmcache import Cache
+from ..settings.connections import CONNECTIONS
 from ..settings.topology import CacheConfig
 
 KEYS = ("LMCACHE_TUTORIAL_API_KEY", "OPENAI_API_KEY")  # the first of these variables that is set
@@ -239,7 +240,14 @@ def client_for(url: str) -> httpx.Client:
     base = address.copy_with(path=path, userinfo=b"")  # a message may show it, and never a password
     auth = (address.username, address.password) if address.userinfo else None
     headers["accept-encoding"] = "identity"  # a compressed stream would arrive in other pieces
-    return httpx.Client(base_url=base, headers=headers, auth=auth, timeout=OPEN_LIMIT_S, trust_env=False)
+    return httpx.Client(
+        base_url=base,
+        headers=headers,
+        auth=auth,
+        timeout=OPEN_LIMIT_S,
+        limits=CONNECTIONS,
+        trust_env=False,
+    )
 
 
 def api_key() -> str:

@@ -18,6 +18,7 @@ from .. import servers
 from ..models.model import Model
 from ..servers.process import Server, wait_until_ready
 from ..servers.program import Site
+from ..settings.connections import CONNECTIONS
 from ..settings.topology import ServerConfig, StackConfig
 from .stack import Progress, Stack
 
@@ -120,4 +121,6 @@ def _module(own: ServerConfig) -> Any:
 
 def _site(config: StackConfig, model: Model, logs: Path) -> Site:
     run_id = f"lct-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-    return Site(config, model, logs, run_id, httpx.Client(timeout=CLIENT_LIMIT_S, trust_env=False))
+    return Site(
+        config, model, logs, run_id, httpx.Client(timeout=CLIENT_LIMIT_S, limits=CONNECTIONS, trust_env=False)
+    )

@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 import httpx
 
+from ..settings.connections import CONNECTIONS
+
 HOSTS = ("LANGFUSE_BASE_URL", "LANGFUSE_HOST")
 KEYS = ("LANGFUSE_PUBLIC_KEY", "LANGFUSE_SECRET_KEY")
 PAGE = 50  # traces; a page with whole prompts may be large
@@ -54,7 +56,7 @@ def project_client() -> httpx.Client:
         raise LangfuseError(
             f"no Langfuse is named: {' and '.join(missing)} are not set.\nTo fix: set them, or name an export"
         )
-    return httpx.Client(base_url=host, auth=(public, secret), timeout=REQUEST_LIMIT_S)
+    return httpx.Client(base_url=host, auth=(public, secret), timeout=REQUEST_LIMIT_S, limits=CONNECTIONS)
 
 
 def traces(client: httpx.Client, wanted: Wanted, most: int) -> Iterator[Document]:

@@ -22,6 +22,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from ..settings.connections import CONNECTIONS
 from ..settings.secrets import redact
 from . import scores
 from .langfuse_api import LangfuseError, project_client
@@ -100,7 +101,7 @@ class Receiver:
         """
         if not url.startswith(("http://", "https://")):
             raise LangfuseError("no address.\nTo fix: an address such as http://127.0.0.1:4318/v1/traces")
-        return cls(httpx.Client(trust_env=False), url, packed=False)
+        return cls(httpx.Client(limits=CONNECTIONS, trust_env=False), url, packed=False)
 
 
 def send(spools: Sequence[Path], receiver: Receiver, limit_s: float) -> Sent:
