@@ -14,4 +14,5 @@ pytest_plugins = [
     "fixtures.benchmarks",
     "fixtures.peers",
     "fixtures.faults",
+    "fixtures.gate",
 ]

@@ -221,7 +221,7 @@ def test_lesson7_ttft_drops_on_the_engine_that_never_saw_the_document(
 # %% [markdown]
 # Who may share? Two customers should not learn from a fast answer what the other one has asked. A request may
 # carry a *salt* (`cache_salt`), and KV is shared only under the same one: in the engine, in LMCache, and in
-# Valkey. The claim is a pair: the same salt hits, and another misses, unless a gateway has dropped the field.
+# Valkey. The claim is a pair: the same salt hits, another misses. If a gateway drops the field, that fails.
 
 
 # %%

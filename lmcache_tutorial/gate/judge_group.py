@@ -128,7 +128,7 @@ def parting(prompt: Prompt, forerunner: Forerunner, *, mask: bool = False) -> li
         f"{prompt.name} shares its first {forerunner.shared_tokens:,} of "
         f"{forerunner.prompt_tokens:,} tokens ({percent(share)}) with {forerunner.prompt.name}"
     ]
-    if forerunner.prompt.salt != prompt.salt and not forerunner.shared_tokens:
+    if forerunner.by_salt:
         return [*found, OTHER_SALT]
     first, second = (
         talk_of(_logged(one), str(one.body.get("prompt", "")), frozenset())

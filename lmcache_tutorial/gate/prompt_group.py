@@ -40,11 +40,15 @@ class Pair:
 
 @dataclass(frozen=True)
 class Forerunner:
-    """Which earlier request of the group a prompt shares most with; tokens as the server renders them."""
+    """Which earlier request of the group a prompt shares most with; tokens as the server renders them.
+
+    ``by_salt`` tells that they would share more, and another ``cache_salt`` keeps them apart.
+    """
 
     prompt: Prompt
     shared_tokens: int
     prompt_tokens: int
+    by_salt: bool = False
 
 
 @dataclass(frozen=True)
@@ -228,7 +232,8 @@ def forerunner(
         return 0 if deployment.honours_salts and before[0].salt != prompt.salt else tokens, tokens
 
     most = max(asked, key=shares)  # where salts part all, the one that would share most
-    return Forerunner(most[0], shares(most)[0], len(ids))
+    shared, without_salts = shares(most)
+    return Forerunner(most[0], shared, len(ids), by_salt=shared < without_salts)
 
 
 def _heads(deployment: Deployment, judged: Sequence[Prompt]) -> tuple[int, ...] | None:

@@ -16,7 +16,7 @@ def fail_a_skip(item: pytest.Item, report: pytest.TestReport) -> None:
     """Turn the report of a lesson, a group of prompts or a graph's test that was skipped into a failure."""
     if not report.skipped or is_undecided(report) or hasattr(report, "wasxfail"):
         return
-    if item.config.getoption(REQUIRES_ALL) and _is_ours(item):
+    if item.config.getoption(REQUIRES_ALL) and is_ours(item):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         report.outcome = "failed"
         report.longrepr = (
@@ -24,6 +24,12 @@ def fail_a_skip(item: pytest.Item, report: pytest.TestReport) -> None:
         )
 
 
-def _is_ours(item: pytest.Item) -> bool:
-    in_lessons = item.path.parent.name == LESSONS_FOLDER
-    return isinstance(item, PromptItem) or in_lessons or "kv_stack" in getattr(item, "fixturenames", ())
+def in_lessons(item: pytest.Item) -> bool:
+    """Tell whether it stands in the lessons' folder."""
+    return item.path.parent.name == LESSONS_FOLDER
+
+
+def is_ours(item: pytest.Item) -> bool:
+    """Tell whether it is a lesson's or stands beside them, a group of prompts, or a graph's test."""
+    asks = isinstance(item, PromptItem) or "kv_stack" in getattr(item, "fixturenames", ())
+    return asks or in_lessons(item)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ..lessons.header import lesson_id
-from .prompt_items import PromptItem
-from .selection import PEERS, is_other
+from .options import given_options
+from .prompt_items import addresses
+from .required import in_lessons, is_ours
 
 REFUSAL = (
     "pytest-xdist cannot run this: lessons share one stack, and what is asked of a deployment one engine. "
@@ -26,5 +26,5 @@ def refuse_side_by_side(item: pytest.Item) -> None:
 
 
 def _measures(item: pytest.Item) -> bool:
-    asks = isinstance(item, PromptItem) or "kv_stack" in getattr(item, "fixturenames", ())
-    return asks or bool(lesson_id(item.path)) or is_other(item) or bool(item.get_closest_marker(PEERS))
+    """Tell whether it is ours and would run: what is asked of a deployment is skipped where none is named."""
+    return in_lessons(item) or (is_ours(item) and bool(addresses(given_options(item.config).url)))

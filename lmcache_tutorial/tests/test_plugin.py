@@ -553,8 +553,11 @@ def test_bad_input_gets_one_clear_error_before_anything_starts(pytester, suite, 
 
 def test_xdist_is_refused_with_the_reason(pytester, suite):
     pytester.makepyfile(test_other="def test_it(): ...", test_graph="def test_it(kv_stack): ...")
+    (pytester.path / "a.prompts.jsonl").write_text('{"prompt": "Once"}')
     done = run(pytester, "--numprocesses=2")
-    done.assert_outcomes(passed=1, errors=3)
+    done.assert_outcomes(passed=1, errors=2, skipped=2)  # without a deployment its tests are skipped, as ever
+    done = run(pytester, "--numprocesses=2", "--kv-url=http://127.0.0.1:9")
+    done.assert_outcomes(passed=1, errors=4)
     done.stdout.fnmatch_lines(["pytest-xdist cannot run this: lessons share *", "To fix: leave -n out."])
     assert not (pytester.path / "reports" / "results.json").exists()
 

@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..gate.baseline import Baseline
+from ..gate.decide import UndecidedError
 from ..prompts.prompts_file import SUFFIX
 
 RUN_LIMIT_S = 300.0
@@ -43,23 +45,44 @@ class GateRun:
         group: Mapping[str, Any] = found[0]
         return group
 
+    def decided(self) -> GateRun:
+        """Return the run itself, unless noise has left open how it ends.
+
+        Raises:
+            UndecidedError: no claim failed, and one about times has no answer.
+        """
+        claims = [claim for group in self.results.get("groups", []) for claim in group["claims"]]
+        open_ones = [claim for claim in claims if claim["outcome"] in ("undecided", "inconclusive")]
+        if open_ones and self.results["verdict"] != "failed":
+            raise UndecidedError("; ".join(f"{claim['name']}: {claim['message']}" for claim in open_ones))
+        return self
+
+    def keep(self, path: Path) -> str:
+        """Keep what the gate found as a baseline; return the option that holds another run against it.
+
+        Raises:
+            BaselineError: it did not pass.
+            UndecidedError: noise has left open whether it did.
+        """
+        path.write_text(Baseline.of(self.decided().results, "as it was").text())
+        return f"--kv-baseline={path}"
+
     def said(self, name: str) -> str:
         """Return what was seen of each claim about a group."""
         return "\n".join(f"{one['outcome']}: {one['message']}" for one in self.group(name)["claims"])
 
 
 def gate_prompts(folder: Path, lines: Iterable[Mapping[str, Any]], *arguments: str) -> GateRun:
-    """Write a file of prompts, ``agent.prompts.jsonl``, into a new folder, and run pytest there.
+    """Write a file of prompts, ``agent.prompts.jsonl``, into a folder, and run pytest there.
 
     Args:
-        folder: is made.
+        folder: an empty one.
         lines: requests, and the bars of their groups.
         arguments: options of pytest, ``--kv-url`` first of all.
 
     Raises:
         subprocess.TimeoutExpired: it took more than five minutes.
     """
-    folder.mkdir()
     (folder / f"agent{SUFFIX}").write_text("\n".join(map(json.dumps, lines)))
     return run_gate(folder, *arguments)
 
@@ -88,3 +111,7 @@ def run_gate(folder: Path, *arguments: str) -> GateRun:
     written = folder / "reports" / "results.json"
     results = json.loads(written.read_text()) if written.is_file() else {}
     return GateRun(done.returncode, done.stdout + done.stderr, results)
+
+
+Gate = Callable[..., GateRun]
+"""(stack, lines of a file of prompts, further options of pytest) -> what the gate says."""
