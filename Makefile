@@ -15,7 +15,7 @@ help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 tutorial: $(READY) ## run the lessons, or one of them: make tutorial K=lesson3
-	$(BIN)/pytest tutorial_tests $(if $(K),-k "$(K)") $(ARGS)
+	$(BIN)/pytest tutorial_tests -k "$(or $(K),lesson)" $(ARGS)
 
 test: $(READY) ## run everything: unit tests, side by side, and then lessons, faults and the gate
 	$(BIN)/pytest lmcache_tutorial -n 2 -q

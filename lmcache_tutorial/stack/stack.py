@@ -134,6 +134,10 @@ class Stack:
         """Render a chat request with the server's own template and return the prompt's token ids."""
         return self.engines[0].tokenize(messages, tools)
 
+    def road_s(self, messages: Messages) -> float:
+        """Time the way of a chat request to the engine's clock and back, without the engine [s]."""
+        return self.engines[0].road_s(messages)
+
     @cached_property
     def renderer(self) -> Renderer:
         """The same rendering without the server, with the place of each token in the text."""

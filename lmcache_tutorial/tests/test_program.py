@@ -1,5 +1,8 @@
 """What servers state, and a stack that was found running; with a stand-in for their HTTP side."""
 
+import json
+import time
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -107,3 +110,22 @@ def test_requests_go_to_the_router_where_there_is_one(found):
     stack = Stack(config, one.model, (tier, *one.programs, router), print, one.client)
     assert (stack.tiers, stack.router, stack.url) == ((tier,), router, "http://router")
     assert [program.name for program in stack.engines + stack.caches] == ["vllm", "lmcache"]
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [(404, nullcontext()), (200, pytest.raises(ServerError, match="answered 200"))]
+)
+def test_the_road_is_the_time_of_a_request_that_is_refused(status, expected):
+    asked = []
+
+    def answer(request):
+        asked.append(json.loads(request.content))
+        time.sleep(0.02)
+        return httpx.Response(status, json={})
+
+    client = httpx.Client(transport=httpx.MockTransport(answer))
+    engine = Engine("vllm", "http://engine", client, CONFIG.engine, "m")
+    with expected:
+        assert engine.road_s([{"role": "user", "content": "a long text"}]) >= 0.02
+    assert asked[0]["model"] != "m"
+    assert asked[0]["messages"] == [{"role": "user", "content": "a long text"}]
