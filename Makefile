@@ -18,7 +18,7 @@ tutorial: $(READY) ## run the lessons, or one of them: make tutorial K=lesson3
 	$(BIN)/pytest tutorial_tests -k "$(or $(K),lesson)" $(ARGS)
 
 test: $(READY) ## run everything: unit tests, side by side, and then lessons, faults and the gate
-	$(BIN)/pytest lmcache_tutorial -n 2 -q
+	$(BIN)/pytest lmcache_tutorial -n 4 --dist loadgroup -q
 	$(BIN)/pytest tutorial_tests $(ARGS)
 
 setup: $(READY) ## make .venv, install, prepare the model

@@ -7,7 +7,7 @@ ran is `reports/faults.html`.
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -46,6 +46,7 @@ VALKEY, FILES, FULL_VALKEY, WRONG_PASSWORD = range(4)  # the places of the tiers
 ERROR_LIMIT_S = 10.0  # until a request that is lost to an engine or a router has its error
 SILENT_S = 20.0  # without an answer: the connector gives up after 5 s, and may have to do so more than once
 PAUSE_S = 4.0  # of what no request can do without
+ASKED = 3  # questions, of which a full tier has no room for the first
 FULL = 0.7  # of the engine's blocks: no room for another prompt where there is room for two
 IDLE, BUSY = "idle", "4 requests in flight"
 SETTINGS = {
@@ -84,6 +85,22 @@ def known(stack_under_test: Stack, read: Read) -> KnownAnswers:
     """Questions whose right answer is known."""
     prompts = [Reader.messages(read(MANUAL), question) for question in QUESTIONS]
     return KnownAnswers.of(stack_under_test, prompts, wanted=2)
+
+
+Behind = Callable[..., Stack]
+
+
+@pytest.fixture
+def behind(stack_under_test: Stack) -> Behind:
+    """``behind(place)`` puts a tier behind LMCache, which starts anew where that is another one."""
+
+    def put(place: int, **limit: float) -> Stack:
+        own = stack_under_test.config.cache
+        if own.tiers != (place,):
+            restart_caches(stack_under_test, replace(own, tiers=(place,)), **limit)
+        return stack_under_test
+
+    return put
 
 
 def program(stack: Stack, name: str) -> Program:
@@ -137,8 +154,9 @@ MATRIX = [(name, fault, under) for name in SETTINGS for fault in FAULTS for unde
     [pytest.param(*one, marks=[] if one in EVERY_DAY else [whole_matrix]) for one in MATRIX],
 )
 def test_a_server_that_fails(
-    name: str, fault: str, under: str, known: KnownAnswers, faults: FaultsRecord
+    name: str, fault: str, under: str, known: KnownAnswers, behind: Behind, faults: FaultsRecord
 ) -> None:
+    behind(VALKEY)
     needed = name in ("vllm", "vllm_router")  # no request can do without
     requests = 4 if under == BUSY else 0
     hold_s = PAUSE_S if needed and fault == "paused" else None
@@ -163,26 +181,12 @@ def test_a_server_that_fails(
             assert trial.errors == []
 
 
-@pytest.fixture
-def behind(stack_under_test: Stack) -> Iterator[Callable[..., Stack]]:
-    """``behind(place)`` puts another tier behind LMCache, for one test."""
-    own = stack_under_test.config.cache
-
-    def put(place: int, **limit: float) -> Stack:
-        restart_caches(stack_under_test, replace(own, tiers=(place,)), **limit)
-        return stack_under_test
-
-    yield put
-    restart_caches(stack_under_test, own)
-
-
-def ask_all(known: KnownAnswers, row: OpenRow, *, forget: bool) -> None:
+def ask_all(known: KnownAnswers, row: OpenRow) -> None:
     """Ask new questions, and once more; none may be lost, and none answered wrongly."""
-    asked = known.questions(8)
+    asked = known.questions(ASKED)
     replies = [known.ask(question) for question in asked]
-    if forget:
-        known.stack.empty_engine_cache()
-        known.stack.empty_lmcache()
+    known.stack.empty_engine_cache()
+    known.stack.empty_lmcache()
     replies += [known.ask(question) for question in asked]
     wrong = sum(known.is_wrong(*pair) for pair in zip(asked * 2, replies, strict=True))
     lost = [reply.error for reply in replies if reply.error]
@@ -197,32 +201,29 @@ def ask_all(known: KnownAnswers, row: OpenRow, *, forget: bool) -> None:
     assert again < everything / 2, "the tier lacked nothing: the fault had no effect"
 
 
-def test_a_full_disk(known: KnownAnswers, behind: Callable[..., Stack], faults: FaultsRecord) -> None:
+def test_a_full_disk(known: KnownAnswers, behind: Behind, faults: FaultsRecord) -> None:
     folder = Path(httpx.URL(behind(FILES).tiers[FILES].url).path)
     with faults.row(
-        "disk full under the file tier", under="8 questions, twice", setting="max_capacity_gb"
+        "disk full under the file tier", under=f"{ASKED} questions, twice", setting="max_capacity_gb"
     ) as row:
         mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
         done = subprocess.run(mount, capture_output=True, text=True, timeout=10, check=False)
         if done.returncode:
             faults.not_run(f"a small tmpfs cannot be mounted here: {done.stderr.strip()}")
         try:
-            ask_all(known, row, forget=True)
+            ask_all(known, row)
         finally:
             subprocess.run(["umount", "-l", str(folder)], timeout=10, check=True)
 
 
-def test_valkey_out_of_memory(
-    known: KnownAnswers, behind: Callable[..., Stack], faults: FaultsRecord
-) -> None:
+def test_valkey_out_of_memory(known: KnownAnswers, behind: Behind, faults: FaultsRecord) -> None:
     behind(FULL_VALKEY)
-    with faults.row("Valkey out of memory", under="8 questions, twice", setting="maxmemory-policy") as row:
-        ask_all(known, row, forget=True)
+    under = f"{ASKED} questions, twice"
+    with faults.row("Valkey out of memory", under=under, setting="maxmemory-policy") as row:
+        ask_all(known, row)
 
 
-def test_valkey_with_a_wrong_password(
-    known: KnownAnswers, behind: Callable[..., Stack], faults: FaultsRecord
-) -> None:
+def test_valkey_with_a_wrong_password(known: KnownAnswers, behind: Behind, faults: FaultsRecord) -> None:
     with faults.row("Valkey's password wrong", under="a question", setting="LMCACHE_RESP_PASSWORD") as row:
         try:
             behind(WRONG_PASSWORD, answer_limit_s=SILENT_S)  # at its end the engine is asked for one token
@@ -230,12 +231,10 @@ def test_valkey_with_a_wrong_password(
             assert known.stack.cache.answers(), "the cache server says that it is not well"
             row.saw(f"no answer within {SILENT_S:g} s, and the cache server calls itself healthy")
             known_finding("lmcache-a-wrong-password-holds-requests")
-        ask_all(known, row, forget=True)
+        ask_all(known, row)
 
 
-def test_a_file_that_cannot_be_read(
-    known: KnownAnswers, behind: Callable[..., Stack], faults: FaultsRecord
-) -> None:
+def test_a_file_that_cannot_be_read(known: KnownAnswers, behind: Behind, faults: FaultsRecord) -> None:
     tier = behind(FILES).tiers[FILES]
     with faults.row("a file of the tier cannot be read", under="a question after it", setting="none") as row:
         (question,) = known.keep(1)
@@ -259,7 +258,8 @@ def gauges(stack: Stack, *names: str) -> list[float]:
     return [told[f"vllm:{name}"] for name in names]
 
 
-def test_an_engine_out_of_blocks(known: KnownAnswers, faults: FaultsRecord) -> None:
+def test_an_engine_out_of_blocks(known: KnownAnswers, behind: Behind, faults: FaultsRecord) -> None:
+    behind(FILES)
     with faults.row(
         "the engine out of KV blocks", under="4 requests, blocks for 2", setting="`--kv-cache-memory-bytes`"
     ) as row:
@@ -279,7 +279,8 @@ def test_an_engine_out_of_blocks(known: KnownAnswers, faults: FaultsRecord) -> N
         assert wrong == 0
 
 
-def test_a_request_that_is_aborted(known: KnownAnswers, faults: FaultsRecord) -> None:
+def test_a_request_that_is_aborted(known: KnownAnswers, behind: Behind, faults: FaultsRecord) -> None:
+    behind(FILES)
     (question,) = known.questions(1)
     body = question.body(known.stack.model.name) | {"max_tokens": 256}
     with faults.row("the client goes away", under="a question after it", setting="none") as row:
@@ -295,7 +296,8 @@ def test_a_request_that_is_aborted(known: KnownAnswers, faults: FaultsRecord) ->
         assert row.answer == "right"
 
 
-def test_a_client_that_reads_slowly(known: KnownAnswers, faults: FaultsRecord) -> None:
+def test_a_client_that_reads_slowly(known: KnownAnswers, behind: Behind, faults: FaultsRecord) -> None:
+    behind(FILES)
     (slow, other) = known.questions(2)
     body = Question(slow.messages, slow.salt, answer_tokens=32).body(known.stack.model.name)
     with faults.row("a client reads slowly", under="another question meanwhile", setting="none") as row:
@@ -313,10 +315,11 @@ def test_a_client_that_reads_slowly(known: KnownAnswers, faults: FaultsRecord) -
 
 @whole_matrix
 def test_a_cache_server_that_dies_during_a_store(
-    stack_under_test: Stack, known: KnownAnswers, faults: FaultsRecord
+    known: KnownAnswers, behind: Behind, faults: FaultsRecord
 ) -> None:
     """This is so with LMCache 0.5.6: see reports/findings. Without shared memory nothing is lost."""
-    stack, own = stack_under_test, stack_under_test.config.cache
+    stack = behind(FILES)
+    own = stack.config.cache
     for shared_memory, setting in ((True, "shared memory"), (False, '`--shm-name ""`')):
         restart_caches(stack, replace(own, shared_memory=shared_memory))
         with faults.row(
@@ -336,7 +339,8 @@ def test_a_cache_server_that_dies_during_a_store(
     restart_caches(stack, own)
 
 
-def test_two_runs_at_once(stack_under_test: Stack, faults: FaultsRecord, tmp_path: Path) -> None:
+def test_two_runs_at_once(behind: Behind, faults: FaultsRecord, tmp_path: Path) -> None:
+    stack = behind(FILES)
     command = [sys.executable, "-m", "pytest", "tutorial_tests", "-k", "lesson4 and order_of_tools"]
     with faults.row("another run of the suite", under="a stack that runs", setting="none") as row:
         done = subprocess.run(
@@ -348,7 +352,7 @@ def test_two_runs_at_once(stack_under_test: Stack, faults: FaultsRecord, tmp_pat
         )
         row.saw(f"exit code {done.returncode}: {done.stdout.strip().splitlines()[-1]}")
         assert done.returncode == 0, done.stdout[-2_000:]
-        assert stack_under_test.engine.answers()
+        assert stack.engine.answers()
 
 
 def library() -> Path:

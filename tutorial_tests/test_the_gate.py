@@ -54,7 +54,8 @@ def lab(stack: Stack, open_beside: OpenBeside) -> Stack:
 class State:
     """A state of a deployment, and what the gate must say of it.
 
-    ``clock`` puts the time in front of each prompt; ``gateway`` stands before the engines.
+    ``clock`` puts the time in front of each prompt; ``gateway`` stands before the engines. Times are judged
+    where all is well: elsewhere they would decide nothing.
     """
 
     exit_code: int
@@ -81,9 +82,9 @@ STATES = {
 }
 
 
-def prompts_file(manual: str, *, clock: bool) -> str:
-    """A file of prompts of one group; its TTFT is held against the usual bar."""
-    lines = []
+def prompts_file(manual: str, *, clock: bool = False, **bars: bool | str) -> str:
+    """A file of prompts of one group, with its bars; where it states none, TTFT is held against the usual."""
+    lines: list[dict[str, object]] = [{"group": "manual", "kv": bars}]
     for second, question in enumerate((FIRST, SECOND)):
         now = f"It is 2026-11-27T10:00:{second:02d}Z. " if clock else ""
         messages = [{"role": "system", "content": now + manual}, {"role": "user", "content": question}]
@@ -122,7 +123,8 @@ def test_the_gate_tells_the_states_of_a_deployment_apart(
 ) -> None:
     state, alone = STATES[name], traffic == "alone"
     manual = read(MANUAL if alone else LONGER)  # a warm TTFT has a stranger's share in it
-    (tmp_path / "agent.prompts.jsonl").write_text(prompts_file(manual, clock=state.clock))
+    prompts = prompts_file(manual, clock=state.clock, times=state.exit_code == 0)
+    (tmp_path / "agent.prompts.jsonl").write_text(prompts)
     named: Cache = (stack if state.names_another_lmcache else lab).cache
     with ExitStack() as meanwhile:
         url = lab.engines[0].url
@@ -141,9 +143,8 @@ def test_the_gate_tells_the_states_of_a_deployment_apart(
 def test_hits_of_lmcache_alone_are_judged_where_the_engine_may_be_emptied(
     lab: Stack, read: Read, tmp_path: Path
 ) -> None:
-    bars = json.dumps({"group": "manual", "kv": {"served_by": "lmcache", "exact": True}})
-    prompts = prompts_file(read(MANUAL), clock=False)
-    (tmp_path / "agent.prompts.jsonl").write_text(f"{prompts}\n{bars}")
+    prompts = prompts_file(read(MANUAL), served_by="lmcache", exact=True)
+    (tmp_path / "agent.prompts.jsonl").write_text(prompts)
     named = (f"--kv-url={lab.engines[0].url}", f"--kv-lmcache-url={lab.cache.url}")
     done = run_gate(tmp_path, *named, "--kv-allow-reset")
     assert done.exit_code == 0, done.output

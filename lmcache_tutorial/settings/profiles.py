@@ -80,7 +80,8 @@ PROFILES: Mapping[str, Profile] = {
         classes=(
             _size_class(0, long=600),
             _size_class(300, long=1200),
-            _size_class(600, long=2400),
+            _size_class(600, long=1800),
+            _size_class(800, long=2400),
             _size_class(1200, long=3600),
         ),
         warm_up_tokens=512,

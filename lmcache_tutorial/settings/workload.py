@@ -41,7 +41,7 @@ def fit(classes: Sequence[SizeClass], prefill_tokens_s: float, last: int | None 
     >>> from lmcache_tutorial.settings.profiles import PROFILES
     >>> classes = PROFILES["cpu"].classes
     >>> [fit(classes, rate).sizes.long for rate in (550.0, 620.0)]
-    [1200, 2400]
+    [1200, 1800]
     >>> fit(classes, 620.0, last=1200).sizes.long
     1200
     """

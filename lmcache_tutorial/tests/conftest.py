@@ -22,6 +22,8 @@ from lmcache_tutorial.settings.run import RunConfig, run_config
 
 pytest_plugins = ["pytester"]
 collect_ignore = ["examples"]  # other people's repositories; `test_the_gate` runs them
+# Other packages' plugins that no inner run needs: importing them takes longer than the rest of pytest.
+WITHOUT = "-p no:langsmith_plugin -p no:hypothesispytest -p no:anyio -p no:valkey"
 OUTCOMES = ("passed", "failed", "error", "undecided", "skipped", "not_run")
 BAD_CODE = "document.title='owned'"
 HOSTILE = f'<script>{BAD_CODE}</script><img src=x onerror="{BAD_CODE}"> & $"quotes"$'
@@ -38,10 +40,18 @@ def layout(*segments: tuple[str, list[str]]) -> Layout:
 
 
 @pytest.fixture(autouse=True)
-def no_worker_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pytest that a test starts is nobody's worker, though these tests may run side by side."""
+def inner_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pytest that a test starts is nobody's worker, though these tests may run side by side, and light."""
     for name in [name for name in os.environ if name.startswith("PYTEST_XDIST")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("PYTEST_ADDOPTS", WITHOUT)
+
+
+@pytest.fixture
+def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """Pytest's own, which takes the options of the outer run away."""
+    monkeypatch.setenv("PYTEST_ADDOPTS", WITHOUT)
+    return pytester
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ CLOCKED = [
 def gate(pytester, monkeypatch):
     """``gate(*requests, arguments=…, **behaviour)`` runs pytest on a file of prompts, with a deployment."""
     monkeypatch.delenv("CI", raising=False)
-    pytester.makeini("[pytest]\naddopts = -p no:hypothesispytest\n")
+    pytester.makeini("[pytest]\n")
 
     def run(*requests, arguments=(), **behaviour):
         lines = "\n".join(one if isinstance(one, str) else json.dumps(one) for one in requests)

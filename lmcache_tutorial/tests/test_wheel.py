@@ -20,6 +20,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from lmcache_tutorial.tests.stand_in import serving
 from lmcache_tutorial.tests.test_structure import RANKS
 
+pytestmark = pytest.mark.xdist_group("wheel")  # one worker: it is built once
 ROOT = Path(__file__).parents[2]
 MOST_PACKAGES, MOST_BYTES = 40, 120_000_000
 LIMIT_S = 300
