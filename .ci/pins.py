@@ -57,7 +57,8 @@ elif sys.argv[1] == "vllm_router":
 else:
     import argparse
     if sys.argv[2] == "unpacked":
-        sys.modules["lmcache.native_storage_ops"] = mock.MagicMock()
+        native = sys.modules["lmcache.lmcache_native"] = mock.MagicMock()
+        native.TransferDirection.__members__ = {}
     from lmcache.cli.commands.server import ServerCommand
     for line in lines:
         parser = argparse.ArgumentParser()

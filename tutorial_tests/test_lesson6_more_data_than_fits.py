@@ -41,7 +41,7 @@ from lmcache_tutorial.stack.expected import empty_tiers
 from lmcache_tutorial.stack.restart import restart_all, restart_caches
 from lmcache_tutorial.stack.stack import Stack
 
-MANUAL, LONG = (Document("lmcache-source", size=size, seed=6) for size in ("medium", "long"))
+MANUAL, LONG = (Document("lmcache-source", size=size, seed=6) for size in ("kept", "moved"))
 QUESTION = "Which class stores a chunk?"
 ENGINE, MEMORY, BOUNDED, ALL = 2, 4, 6, 8  # documents that each place has room for, and all of them
 FILES, BOUNDED_FILES = 0, 1  # the places of the two tiers in the stack

@@ -51,8 +51,7 @@ def tiers(key: Path) -> tuple[TierConfig, ...]:
 
 def two_engines(config: StackConfig, key: Path) -> StackConfig:
     """Two engines on one LMCache."""
-    gib = config.engine.memory_gib
-    engine = replace(config.engine, memory_gib=gib and gib / 2)
+    engine = config.engine.one_of(2)
     router = RouterConfig("vllm_router", "round_robin")
     return replace(config, engines=(engine, engine), tiers=tiers(key), router=router)
 

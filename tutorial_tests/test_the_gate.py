@@ -26,7 +26,7 @@ from lmcache_tutorial.stack.stack import Stack
 from lmcache_tutorial.tests.gateway import by_text, gateway, salts_dropped
 from lmcache_tutorial.workbench.gate_run import RUN_LIMIT_S, run_gate
 
-MANUAL, LONGER = (Document("lmcache-source", size=size, seed=13) for size in ("short", "medium"))
+MANUAL, LONGER = (Document("lmcache-source", size=size, seed=13) for size in ("medium", "long"))
 FIRST, SECOND = "Which class stores a chunk?", "Which class looks a chunk up?"
 EXAMPLES = Path(__file__).parents[1] / "lmcache_tutorial" / "tests" / "examples"
 ON_REQUEST = [pytest.mark.faults, pytest.mark.kv_whole_matrix]  # `make faults` runs it
@@ -35,8 +35,7 @@ STRANGERS, PAUSE_S, WORDS = 4, 1.0, 8  # clients of somebody else's, and what ea
 
 def two_models(config: StackConfig) -> StackConfig:
     """Two engines on one LMCache with a file tier; the second has other weights under the same name."""
-    gib = config.engine.memory_gib
-    engine = replace(config.engine, memory_gib=gib and gib / 2)
+    engine = config.engine.one_of(2)
     other = replace(engine, arguments=(*engine.arguments, "--load-format", "dummy"))
     files = TierConfig("file_tier", planned_gib=0.5)
     router = RouterConfig("vllm_router", "round_robin")

@@ -20,7 +20,8 @@ class CorpusError(RuntimeError):
 class Document:
     """The specification of a document; nothing is read until :func:`cut`.
 
-    ``size`` is ``short``, ``medium`` or ``long``: the profile says how many tokens that is on this machine.
+    ``size`` is ``short``, ``medium``, ``long``, ``kept`` or ``moved``: the profile says how many tokens that
+    is on this machine.
     The seed decides which files come first.
     """
 

@@ -105,9 +105,9 @@ class Cache(Program):
         return int(self.status()["storage_manager"]["l1_manager"]["total_object_count"])
 
     @property
-    def maps_an_engine(self) -> bool:
-        """Tell whether it still maps the memory of a GPU engine, be it a dead one."""
-        return bool(self.status().get("registered_gpu_ids"))
+    def mapped_engines(self) -> int:
+        """Count the GPU engines whose memory it maps, be they dead."""
+        return len(self.status().get("registered_gpu_ids") or ())
 
     def restart(self, own: CacheConfig | None = None) -> None:
         """Start it again on the same ports, perhaps with another configuration; not ready yet.

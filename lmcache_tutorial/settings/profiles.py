@@ -19,17 +19,25 @@ FAST_TOKENIZER = (("VLLM_USE_FASTOKENS", "1"),) if util.find_spec("fastokens") e
 
 @dataclass(frozen=True)
 class LessonSizes:
-    """How much work a lesson asks of this machine: documents in tokens, timed rounds, answer tokens."""
+    """How much work a lesson asks of this machine: documents in tokens, timed rounds, answer tokens.
+
+    ``kept`` is a document of which many are kept, in caches and in tiers, and ``moved`` one whose time from a
+    tier is measured; where none is stated they are a medium and a long one.
+    """
 
     short: int
     medium: int
     long: int
     rounds: int = 7
     answer_tokens: int = 8
+    kept: int | None = None
+    moved: int | None = None
 
     def tokens(self, size: str) -> int:
-        """Return the tokens of a document called ``short``, ``medium`` or ``long``."""
-        return {"short": self.short, "medium": self.medium, "long": self.long}[size]
+        """Return the tokens of a document called ``short``, ``medium``, ``long``, ``kept`` or ``moved``."""
+        kept, moved = self.kept or self.medium, self.moved or self.long
+        sizes = {"short": self.short, "medium": self.medium, "long": self.long, "kept": kept, "moved": moved}
+        return sizes[size]
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,7 @@ PROFILES: Mapping[str, Profile] = {
                 ),
             ),
         ),
-        classes=(SizeClass(0, LessonSizes(short=8_000, medium=32_000, long=60_000)),),
+        classes=(SizeClass(0, LessonSizes(8_000, 32_000, 60_000, kept=8_000, moved=16_000)),),
         warm_up_tokens=8_000,
         side_by_side=3,
     ),

@@ -15,6 +15,7 @@ Eviction = Literal["LRU", "ARC", "IsolatedLRU", "noop"]
 FailedLoad = Literal["recompute", "fail"]
 Policy = Literal["round_robin", "random", "power_of_two", "consistent_hash", "cache_aware", "kv_aware"]
 Variables = tuple[tuple[str, str], ...]
+TOGETHER_GIB = 24.0  # KV of all engines of one GPU, where there are several
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,18 @@ class EngineConfig:
     prefix_cache: bool = True
     kv_events: bool = False
     arguments: tuple[str, ...] = ()
+
+    def one_of(self, engines: int) -> EngineConfig:
+        """Divide its memory, and its share of a GPU, among so many engines like it.
+
+        Engines that start at the same time must not each measure what the other leaves of a GPU, so there the
+        size of the KV cache is stated.
+
+        >>> EngineConfig(memory_gib=1.0).one_of(2).memory_gib
+        0.5
+        """
+        memory_gib = (self.memory_gib or TOGETHER_GIB) / engines
+        return replace(self, memory_gib=memory_gib, gpu_memory_share=self.gpu_memory_share / engines)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ DISK_GIB = 1.0
 FURTHER_ENGINE_GIB = 2.0  # the processes of a second engine, beside its KV
 LOAD_LIMIT_S = 120
 COMPILED = "LMCache's compiled operations"
+CURRENT_TORCH = "2.13"
+# LMCache -> the torch that its wheel was built beside; none of the wheels states it.
+TORCH_OF = {"0.5.3": "2.11"} | dict.fromkeys(("0.5.4", "0.5.5", "0.5.6"), CURRENT_TORCH)
 # Load the extension module itself: LMCache puts a stand-in in its place when it does not load.
 LOAD_EXTENSION = """
 import importlib.util, sys, torch
@@ -74,7 +77,7 @@ def compiled_operations() -> Check:
     """
     spec = util.find_spec("lmcache")
     folder = Path(next(iter(spec.submodule_search_locations or ()))) if spec else Path()
-    # 0.5.3 calls it c_ops, later versions cuda_ops
+    # 0.5.3 calls it c_ops, later versions cuda_ops.
     found = [*folder.glob("cuda_ops*.so"), *folder.glob("c_ops*.so")] if spec else []
     reason = "no extension module in the package"
     if found:
@@ -90,9 +93,29 @@ def compiled_operations() -> Check:
         COMPILED,
         f"missing ({reason}): TTFT from LMCache is two to three times as long (32,000 tokens on an H100: "
         f"448 ms instead of 150)",
-        'pip install "lmcache==0.5.3" "torch==2.11.0", which fit together; '
-        "or measure all the same: pytest --kv-allow-slow-lmcache",
+        f"{_fitting_torch()}; or measure all the same: pytest --kv-allow-slow-lmcache",
     )
+
+
+def _fitting_torch() -> str:
+    """Tell which torch the installed LMCache loads beside, and which one is there."""
+    lmcache, torch = (_version(name) for name in ("lmcache", "torch"))
+    fitting = TORCH_OF.get(lmcache)
+    if fitting is None:
+        return f"LMCache {lmcache} is not known here: try the pinned pair, " + 'pip install -e ".[gpu]"'
+    if torch.startswith(fitting):
+        return f"LMCache {lmcache} loads beside torch {torch} elsewhere: install both again"
+    vllm = "0.30 to 0.32" if fitting == CURRENT_TORCH else "0.26"
+    return (
+        f"LMCache {lmcache} loads beside torch {fitting} (with vLLM {vllm}), and torch {torch} is installed"
+    )
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "none"
 
 
 def _packages(config: StackConfig) -> Iterator[Check]:

@@ -172,14 +172,15 @@ def stopped(stack: Stack) -> Iterator[None]:
 
 
 def wait_released(stack: Stack, cache: Cache) -> None:
-    """Wait until a cache maps the memory of no GPU engine that has ended.
+    """Wait until a cache maps the memory of no GPU engine that has ended: of as many as there are, at most.
 
     Raises:
         ServerError: it still does after a minute, or does not answer.
     """
     deadline = time.monotonic() + RELEASE_LIMIT_S
     try:
-        while cache.maps_an_engine:
+        living = [one for one in stack.engines if one.cache is cache and one.server and one.server.alive()]
+        while cache.mapped_engines > len(living):
             if time.monotonic() > deadline:
                 raise ServerError(
                     f"{cache.name} held a dead engine's memory for more than {RELEASE_LIMIT_S:g} s."

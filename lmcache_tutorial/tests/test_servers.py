@@ -204,6 +204,30 @@ def test_compiled_operations_that_are_missing_say_what_it_costs_and_how_to_mend_
     assert "pytest --kv-allow-slow-lmcache" in check.remedy
 
 
+@pytest.mark.parametrize(
+    ("lmcache", "torch", "remedy"),
+    [
+        ("0.5.6", "2.11.0+cu130", "LMCache 0.5.6 loads beside torch 2.13 (with vLLM 0.30 to 0.32)"),
+        ("0.5.3", "2.13.0", "LMCache 0.5.3 loads beside torch 2.11 (with vLLM 0.26), and torch 2.13.0 is"),
+        ("0.5.6", "2.13.0", "LMCache 0.5.6 loads beside torch 2.13.0 elsewhere: install both again"),
+        ("0.6.0", "2.14.0", 'LMCache 0.6.0 is not known here: try the pinned pair, pip install -e ".[gpu]"'),
+        (None, None, "LMCache none is not known here"),
+    ],
+)
+def test_the_torch_that_an_lmcache_loads_beside_is_told(monkeypatch, lmcache, torch, remedy):
+    def version(name):
+        if found := {"lmcache": lmcache, "torch": torch}[name]:
+            return found
+        raise doctor.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor.metadata, "version", version)
+    monkeypatch.setattr(doctor.util, "find_spec", lambda name: None)
+    doctor.compiled_operations.cache_clear()
+    check = doctor.compiled_operations()
+    doctor.compiled_operations.cache_clear()
+    assert check.remedy.startswith(remedy)
+
+
 def test_compiled_operations_that_hang_are_a_finding(tmp_path, monkeypatch):
     doctor.compiled_operations.cache_clear()
     (tmp_path / "c_ops.so").touch()
