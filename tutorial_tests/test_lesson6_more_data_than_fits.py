@@ -20,6 +20,7 @@ Builds on     Lesson 3: LMCache keeps whole chunks, outside the engine.
 # %%
 from collections.abc import Callable
 from dataclasses import replace
+from statistics import median
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from lmcache_tutorial.quantities.memories import GIB
 from lmcache_tutorial.quantities.outcomes import Outcomes, possible
 from lmcache_tutorial.quantities.records import Turn
 from lmcache_tutorial.quantities.room import Room
+from lmcache_tutorial.quantities.sizing import kv_mb_s
 from lmcache_tutorial.quantities.statistics import hit_rate, total, ttft_drop
 from lmcache_tutorial.report.results import LessonReport
 from lmcache_tutorial.settings.bars import Thresholds
@@ -90,12 +92,11 @@ def predicted(config: StackConfig, room: Room, prompts: list[list[int]]) -> list
 
 # %% [markdown]
 # ## 3. The measurement
-# Each arm begins with new documents, an empty engine and an empty LMCache. After each question the lesson
-# waits until the eviction thread has done its work, as it would have in a second or two of your users'
-# thinking. At last long documents are asked, which show times better. Then engine and LMCache are stopped and
-# started again: only the files are still there, and the same documents are asked once more. LMCache has twice
-# the memory for that. A prompt comes back from a tier whole or not at all, and a memory may be full up to its
-# watermark; so what lies above the watermark must have room for a whole prompt.
+# Each arm begins with new documents and empty caches. After each question the lesson waits until the eviction
+# thread has done its work, as it would have in a second or two of your users' thinking. At last engine and
+# LMCache are started again: only the files are still there when long documents, which show times better, are
+# asked once more. LMCache has twice the memory then: a prompt comes back from a tier whole or not at all, and
+# must find room above the watermark.
 
 
 # %%
@@ -137,8 +138,7 @@ def sets(measured: tuple[Sets, Expected]) -> Sets:
 @pytest.fixture(scope="module")
 def restarted(lab: Beside, sets: Sets, read: Read, sizes: LessonSizes) -> Restarted:
     """Long documents asked cold, and once more when engine and LMCache were started anew."""
-    own = lab.stack.config.cache
-    restart_caches(lab.stack, replace(own, memory_gib=2 * own.memory_gib))
+    restart_caches(lab.stack, replace(own := lab.stack.config.cache, memory_gib=2 * own.memory_gib))
     manuals = [fresh(read(LONG)) for _ in range(sizes.rounds)]
     cold = [lab(manual, QUESTION) for manual in manuals]
     restart_all(lab.stack)
@@ -171,9 +171,8 @@ def test_lesson6_every_tier_serves_what_was_predicted(
 # %% [markdown]
 # There is the cliff. While the set has room, LMCache serves all of it. With twice as many documents it serves
 # nothing at all, though half of them would have room: when a document is asked again, it has just been given
-# up. A memory that gives up *nothing* (`--eviction-policy noop`) does better here: the first documents stay,
-# and the last find no room. No policy is good for every workload, and least recently used is at its worst in
-# a scan.
+# up. A memory that gives up *nothing* (`--eviction-policy noop`) does better: the first documents stay, the
+# last find no room. No policy suits all workloads, and least recently used is at its worst in a scan.
 
 
 # %%
@@ -237,8 +236,7 @@ def test_lesson6_a_document_takes_the_bytes_that_were_planned(
 
 
 # %% [markdown]
-# Now the machine is rebooted, so to say: engine and LMCache are new and empty, and your users come back. The
-# first question about each document is served from the files.
+# Now the machine is rebooted, so to say. The first question about each document is served from the files.
 
 
 # %%
@@ -250,26 +248,29 @@ def test_lesson6_after_a_restart_of_everything_the_files_serve_the_first_questio
     found = [tokens.lmcache_l2 for tokens in after]
     report.compare("From files, all restarted", predicted=predicted, measured=found, sequence=True)
     report.headline(hit_rate=hit_rate(after), tokens=total(after))
-    assert [tokens.reused for tokens in cold] == [0] * len(cold)
+    assert {tokens.reused for tokens in cold} == {0}
     assert found == predicted
     assert hit_rate(after) > bars.min_hit_rate
 
 
 # %% [markdown]
-# The files were written a moment ago, so the operating system may still have them in memory; a disk that must
-# be read takes longer.
+# A tier pays while it brings KV faster than the engine makes it; a drop beyond the bar takes several times as
+# much. The test reads the files to see how fast they are. (They may still lie in the system's memory. An H100
+# makes 4.5 GB of an 8B model's KV a second, and files are too slow there.)
 
 
 # %%
-def test_lesson6_ttft_from_files_drops_by_more_than_the_bar(
-    restarted: Restarted, report: LessonReport, bars: Thresholds
+def test_lesson6_ttft_drops_by_more_than_the_bar_if_the_files_are_fast_enough(
+    restarted: Restarted, lab: Beside, report: LessonReport, bars: Thresholds
 ) -> None:
     cold, after = ([turn.call.ttft_s for turn in turns] for turns in restarted)
     times, by = {"cold": cold, "all restarted": after}, {"cold": "computed", "all restarted": "lmcache_l2"}
     report.rounds("TTFT of long documents", times, served_by=by)
-    drop = ttft_drop(cold, after)
-    report.headline(ttft_drop=drop)
-    assert lies_above(drop, bars.min_ttft_drop, scatter=cold)
+    made = median(kv_mb_s(restarted[0], "computed", lab.stack.kv_bytes_per_token))
+    needed, files = made / (1 - bars.min_ttft_drop), lab.file_tier(FILES).reading_bytes_s() / 1e6
+    report.rounds("KV that must come", {"needed": [needed], "files": [files]}, unit="MB/s")
+    report.headline(ttft_drop=(drop := ttft_drop(cold, after)))
+    assert lies_above(drop, bars.min_ttft_drop, scatter=cold) == (files > needed)
 
 
 # %% [markdown]

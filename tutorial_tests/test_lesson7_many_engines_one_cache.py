@@ -34,7 +34,7 @@ from lmcache_tutorial.prompts.documents import Document, Read, fresh
 from lmcache_tutorial.quantities import predict
 from lmcache_tutorial.quantities.records import Turn
 from lmcache_tutorial.quantities.routing import engines_in_turn, reused_in_turn
-from lmcache_tutorial.quantities.sizing import COLUMNS, sizing_rows
+from lmcache_tutorial.quantities.sizing import COLUMNS, kv_mb_s, sizing_rows
 from lmcache_tutorial.quantities.statistics import hit_rate, total, ttft_drop
 from lmcache_tutorial.report.results import Chart, LessonReport
 from lmcache_tutorial.settings.bars import Thresholds
@@ -197,8 +197,7 @@ def test_lesson7_valkey_brings_what_the_neighbour_computed(
 ) -> None:
     turns, kv_bytes = arms["round_robin, one Valkey"], lab.stack.kv_bytes_per_token
     first, second = turns[:DOCUMENTS], turns[DOCUMENTS:]
-    made = [turn.tokens.computed * kv_bytes / 1e6 / turn.call.ttft_s for turn in first]
-    brought = [turn.tokens.lmcache_l2 * kv_bytes / 1e6 / turn.call.ttft_s for turn in second]
+    made, brought = kv_mb_s(first, "computed", kv_bytes), kv_mb_s(second, "lmcache_l2", kv_bytes)
     rates, by = {"prefilled": made, "Valkey": brought}, {"prefilled": "computed", "Valkey": "lmcache_l2"}
     report.rounds("KV made, and KV brought", rates, unit="MB/s", served_by=by)
     needs = sizing_rows(FLEETS, YOURS * first[0].tokens.prompt * kv_bytes, 1e6 * median(made))

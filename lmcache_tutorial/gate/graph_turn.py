@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from ..asking.awaited import AwaitedTransport
 from ..asking.recorder import ModelCall, Recorder
 from ..prompts.prompts_file import Prompt, kept
 from ..quantities.formats import percent
@@ -19,7 +20,8 @@ from .prompt_group import Forerunner, forerunner, reusable
 CALL_LIMIT_S = 300.0  # without a byte: an agent's longest prompt, cold, on a slow machine
 NO_CALL = (
     "the graph made no request through kv_http_client, so nothing was measured.\n"
-    "To fix: give it to the chat model, for example ChatOpenAI(http_client=kv_http_client, …)"
+    "To fix: give it to the chat model, for example ChatOpenAI(http_client=kv_http_client, …), or where the "
+    "graph is awaited http_async_client=kv_http_async_client"
 )
 
 
@@ -32,6 +34,10 @@ class RecordedClient(httpx.Client):
         super().__init__(transport=self.recorder, timeout=CALL_LIMIT_S)
         self.deployment, self.namespace, self.mask = deployment, namespace, mask
         self._ids: dict[int, list[int] | None] = {}
+
+    def awaited(self) -> httpx.AsyncClient:
+        """Return a client for a chat model that is awaited; what passes through it is noted here."""
+        return httpx.AsyncClient(transport=AwaitedTransport(self.recorder), timeout=CALL_LIMIT_S)
 
     def prompt(self, place: int) -> Prompt:
         """Return what decides the prompt of a call, by its place among all calls."""
@@ -176,14 +182,36 @@ def ask_graph(
     Raises:
         AssertionError: no request passed, or one was refused, or its answer could not be read.
     """
-    recorder = client.recorder
-    before, faults = len(recorder.calls), len(recorder.errors)
+    before = _noted(client)
     if hasattr(graph, "invoke"):
         final = graph.invoke(state, config=dict(config)) if config else graph.invoke(state)
     else:
         final = graph(state)
-    told = recorder.errors[faults:]
+    return _turn(client, before, final)
+
+
+async def await_graph(
+    client: RecordedClient, graph: Any, state: Any, config: Mapping[str, Any] | None = None
+) -> GraphTurn:
+    """Run a graph once that has ``ainvoke``, or a coroutine function; all else as in :func:`ask_graph`."""
+    before = _noted(client)
+    if hasattr(graph, "ainvoke"):
+        final = await (graph.ainvoke(state, config=dict(config)) if config else graph.ainvoke(state))
+    else:
+        final = await graph(state)
+    return _turn(client, before, final)
+
+
+def _noted(client: RecordedClient) -> tuple[int, int]:
+    """Count the calls and the errors that a client has noted."""
+    return len(client.recorder.calls), len(client.recorder.errors)
+
+
+def _turn(client: RecordedClient, before: tuple[int, int], final: Any) -> GraphTurn:
+    """Return the turn of what was noted since then."""
+    calls, faults = before
+    told = client.recorder.errors[faults:]
     assert not told, f"a request of the graph had no answer that can be judged: {told[0]}"
-    places = tuple(range(before, len(recorder.calls)))
+    places = tuple(range(calls, len(client.recorder.calls)))
     assert places, NO_CALL
     return GraphTurn(places, final, client)

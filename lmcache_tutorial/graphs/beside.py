@@ -15,6 +15,7 @@ from ..asking.direct import ask_engine
 from ..asking.replies import Question
 from ..quantities.records import TokenSources, Turn
 from ..quantities.statistics import total
+from ..servers.file_tier import FileTier
 from ..servers.listener import listen
 from ..settings.topology import StackConfig
 from ..stack.fresh import start_fresh
@@ -100,6 +101,12 @@ class Beside:
                 held = events.tokens(self.prompt(manual, question))
                 found.append((held, self(manual, question)))
         return found
+
+    def file_tier(self, place: int) -> FileTier:
+        """Return a tier of files, by its place among the stack's tiers."""
+        tier = self.stack.tiers[place]
+        assert isinstance(tier, FileTier)
+        return tier
 
     def prompt(self, manual: str, question: str) -> list[int]:
         """Return the token ids of such a prompt."""

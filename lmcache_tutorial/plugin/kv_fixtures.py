@@ -14,13 +14,15 @@ Every test has a namespace of its own: what one test has computed no other finds
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    import httpx
+
     from ..gate.deployment import Deployment
     from ..gate.graph_turn import GraphTurn, RecordedClient
 
@@ -68,6 +70,12 @@ def kv_http_client(kv_stack: KvStack, pytestconfig: pytest.Config) -> Iterator[R
 
 
 @pytest.fixture
+def kv_http_async_client(kv_http_client: RecordedClient) -> httpx.AsyncClient:
+    """The same for a chat model that is awaited (``http_async_client``): it notes into the same client."""
+    return kv_http_client.awaited()
+
+
+@pytest.fixture
 def kv_ask(
     kv_http_client: RecordedClient, record_property: Callable[[str, object], None]
 ) -> Callable[..., GraphTurn]:
@@ -76,9 +84,29 @@ def kv_ask(
 
     def ask(graph: Any, state: Any, config: Mapping[str, Any] | None = None) -> GraphTurn:
         turn = ask_graph(kv_http_client, graph, state, config)
-        for place, call in zip(turn.places, turn.calls, strict=True):
-            told = f"{call.cached_tokens} of {call.prompt_tokens} tokens"
-            record_property(f"call {place + 1}, {call.node or 'no node'}", told)
+        _told(turn, record_property)
         return turn
 
     return ask
+
+
+@pytest.fixture
+def kv_ask_async(
+    kv_http_client: RecordedClient, record_property: Callable[[str, object], None]
+) -> Callable[..., Awaitable[GraphTurn]]:
+    """The same for a graph that is awaited, under asyncio: one with ``ainvoke``, or a coroutine function."""
+    from ..gate.graph_turn import await_graph
+
+    async def ask(graph: Any, state: Any, config: Mapping[str, Any] | None = None) -> GraphTurn:
+        turn = await await_graph(kv_http_client, graph, state, config)
+        _told(turn, record_property)
+        return turn
+
+    return ask
+
+
+def _told(turn: GraphTurn, record_property: Callable[[str, object], None]) -> None:
+    """Write the calls of a turn into the JUnit file."""
+    for place, call in zip(turn.places, turn.calls, strict=True):
+        told = f"{call.cached_tokens} of {call.prompt_tokens} tokens"
+        record_property(f"call {place + 1}, {call.node or 'no node'}", told)

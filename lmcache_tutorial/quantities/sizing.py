@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .memories import GIB
+from .records import Turn
 from .room import WATERMARK
 
 COLUMNS = (
@@ -38,3 +39,14 @@ def sizing_rows(
         [count, gib / WATERMARK, gib / WATERMARK / count, gib, count * made_bytes_s / 1e6]
         for count in engines
     ]
+
+
+def kv_mb_s(turns: Iterable[Turn], source: str, kv_bytes_per_token: int) -> list[float]:
+    """Compute how fast KV came in turns of one call each, over their TTFT [MB/s].
+
+    Args:
+        turns: what was asked.
+        source: the tokens that are looked at: ``computed``, ``lmcache_l1`` or ``lmcache_l2``.
+        kv_bytes_per_token: the keys and values of one token [bytes].
+    """
+    return [getattr(one.tokens, source) * kv_bytes_per_token / 1e6 / one.call.ttft_s for one in turns]

@@ -1,13 +1,17 @@
 """A reader's graph on a stand-in: what it reused, by node, and what the failure says."""
 
+import asyncio
+import time
+
 import pytest
 from langchain_core.messages import HumanMessage, SystemMessage
+from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
 from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
 
 from lmcache_tutorial.gate.deployment import client_for, find_deployment
-from lmcache_tutorial.gate.graph_turn import RecordedClient, ask_graph
+from lmcache_tutorial.gate.graph_turn import RecordedClient, ask_graph, await_graph
 from lmcache_tutorial.tests.stand_in import BLOCK, serving
 
 MANUAL = " ".join(f"word{number}" for number in range(400))
@@ -24,11 +28,16 @@ def agent(url, client, manual=MANUAL, **options):
     model = ChatOpenAI(base_url=f"{url}/v1", model="small", api_key="none", http_client=client, **given)
 
     def node(name):
-        def ask(state):
-            messages = [SystemMessage(manual), HumanMessage(f"{state['question']} {name}")]
-            return {name: model.invoke(messages).content}
+        def messages(state):
+            return [SystemMessage(manual), HumanMessage(f"{state['question']} {name}")]
 
-        return ask
+        def ask(state):
+            return {name: model.invoke(messages(state)).content}
+
+        async def ask_awaited(state):
+            return {name: (await model.ainvoke(messages(state))).content}
+
+        return RunnableLambda(ask, ask_awaited)
 
     graph = StateGraph(State)
     for name in ("topic", "answer"):
@@ -74,6 +83,38 @@ def test_a_turn_has_its_calls_by_node_and_what_they_reused(asked, honours_salts)
     turn.assert_hit_rate(above=90)
     with pytest.raises(AssertionError, match="no call came from the node 'expert'; calls came from: find"):
         turn.of("expert")
+
+
+def test_a_graph_that_is_awaited_is_noted_as_one_that_is_not():
+    async def run(server, client):
+        graph = agent(server.url, client, http_async_client=client.awaited())
+        return [await await_graph(client, graph, {"question": f"Q{n}"}) for n in range(2)]
+
+    with serving() as server:
+        found = find_deployment(client_for(server.url), None)
+        with RecordedClient(found, found.namespace()) as client:
+            turn = asyncio.run(run(server, client))[-1]
+            assert [call.cached_tokens for call in turn.calls] == list(turn.predicted)
+            assert list(turn.nodes) == ["find topic", "find answer"]
+            assert turn.state["answer"] == "Paris"
+            assert turn.hit_rate > 0.9
+            assert turn.ttft_s > 0
+
+
+def test_awaited_calls_run_side_by_side():
+    async def both(client, url, model):
+        async with client.awaited() as awaited:
+            body = {"model": model, "messages": [{"role": "user", "content": MANUAL}], "max_tokens": 1}
+            asked = [awaited.post(f"{url}/v1/chat/completions", json=body) for _ in range(2)]
+            return [answer.status_code for answer in await asyncio.gather(*asked)]
+
+    with serving(delay_s=0.5) as server:
+        found = find_deployment(client_for(server.url), None)
+        with RecordedClient(found, found.namespace()) as client:
+            began = time.monotonic()
+            assert asyncio.run(both(client, server.url, "small")) == [200, 200]
+            assert time.monotonic() - began < 0.95
+            assert len(client.recorder.calls) == 2
 
 
 def test_the_first_turn_is_cold_but_for_what_its_own_nodes_share(asked):
