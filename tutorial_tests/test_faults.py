@@ -46,7 +46,7 @@ VALKEY, FILES, FULL_VALKEY, WRONG_PASSWORD = range(4)  # the places of the tiers
 ERROR_LIMIT_S = 10.0  # until a request that is lost to an engine or a router has its error
 SILENT_S = 20.0  # without an answer: the connector gives up after 5 s, and may have to do so more than once
 PAUSE_S = 4.0  # of what no request can do without
-ASKED = 3  # questions, of which a full tier has no room for the first
+ASKED = 3  # questions; a full tier has not even room for the first
 FULL = 0.7  # of the engine's blocks: no room for another prompt where there is room for two
 IDLE, BUSY = "idle", "4 requests in flight"
 SETTINGS = {
@@ -94,10 +94,12 @@ Behind = Callable[..., Stack]
 def behind(stack_under_test: Stack) -> Behind:
     """``behind(place)`` puts a tier behind LMCache, which starts anew where that is another one."""
 
+    plain = replace(stack_under_test.config.cache, shared_memory=False)
+
     def put(place: int, **limit: float) -> Stack:
-        own = stack_under_test.config.cache
-        if own.tiers != (place,):
-            restart_caches(stack_under_test, replace(own, tiers=(place,)), **limit)
+        own = replace(plain, tiers=(place,))
+        if own != stack_under_test.config.cache or not stack_under_test.cache.answers():
+            restart_caches(stack_under_test, own, **limit)
         return stack_under_test
 
     return put
@@ -336,7 +338,6 @@ def test_a_cache_server_that_dies_during_a_store(
             if not alive:
                 restart_engine(stack)
             assert alive is not shared_memory
-    restart_caches(stack, own)
 
 
 def test_two_runs_at_once(behind: Behind, faults: FaultsRecord, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ Builds on     Lesson 3: LMCache keeps whole chunks, outside the engine.
 # Documents of one length, asked in turn, and then all of them once more. What is asked again and again is the
 # *working set*. Its KV may lie in three places: in the engine's blocks, in LMCache's memory, and in a *tier*
 # behind it, here a folder of files. Each place is made so small that you can count what it holds: two
-# documents, four documents, and all eight. So the lesson opens a stack of its own. The KV of one token takes
-# as many bytes as the model's layers say; the plan of the room follows from that before anything is started.
+# documents, four, and all eight. So the lesson opens a stack of its own, whose room is planned from the bytes
+# of one token's KV before anything is started.
 
 # %%
 from collections.abc import Callable
@@ -34,7 +34,7 @@ from lmcache_tutorial.quantities.outcomes import Outcomes, possible
 from lmcache_tutorial.quantities.records import Turn
 from lmcache_tutorial.quantities.room import Room
 from lmcache_tutorial.quantities.sizing import kv_mb_s
-from lmcache_tutorial.quantities.statistics import hit_rate, total, ttft_drop
+from lmcache_tutorial.quantities.statistics import hit_rate, median_interval, total, ttft_drop
 from lmcache_tutorial.report.results import LessonReport
 from lmcache_tutorial.settings.bars import Thresholds
 from lmcache_tutorial.settings.profiles import LessonSizes
@@ -46,7 +46,7 @@ from lmcache_tutorial.stack.stack import Stack
 MANUAL, LONG = (Document("lmcache-source", size=size, seed=6) for size in ("kept", "moved"))
 QUESTION = "Which class stores a chunk?"
 ENGINE, MEMORY, BOUNDED, ALL = 2, 4, 6, 8  # documents that each place has room for, and all of them
-FILES, BOUNDED_FILES = 0, 1  # the places of the two tiers in the stack
+FILES, BOUNDED_FILES, SPARE = 0, 1, 2  # the places of the two tiers; how much faster than needed is fast
 PRICES = {"memory": 3.0, "files": 0.1}  # of a GiB for a month, in your currency: put your own here
 ARMS: dict[str, tuple[int, dict[str, Any]]] = {
     "2 documents": (ENGINE, {}),
@@ -60,7 +60,7 @@ ARMS: dict[str, tuple[int, dict[str, Any]]] = {
 IN_ENGINE, IN_MEMORY, SCAN, NOT_EVICTED, BOUND, BEHIND, RETAINED = ARMS
 Sets = dict[str, InTurn]  # by the name of an arm
 Expected = dict[str, list[Outcomes]]
-Restarted = tuple[list[Turn], list[Turn]]  # long documents, asked before and after
+Restarted = tuple[list[Turn], list[Turn], list[float]]  # documents, before and after; files read [MB/s]
 
 
 def small(config: StackConfig, room: Room) -> StackConfig:
@@ -93,10 +93,9 @@ def predicted(config: StackConfig, room: Room, prompts: list[list[int]]) -> list
 # %% [markdown]
 # ## 3. The measurement
 # Each arm begins with new documents and empty caches. After each question the lesson waits until the eviction
-# thread has done its work, as it would have in a second or two of your users' thinking. At last engine and
-# LMCache are started again: only the files are still there when long documents, which show times better, are
-# asked once more. LMCache has twice the memory then: a prompt comes back from a tier whole or not at all, and
-# must find room above the watermark.
+# thread has done its work, as it would have while your users think. At last long documents are asked, which
+# show times better, and asked once more when engine and LMCache were started again, so that only the files
+# are still there. LMCache has twice the memory then: a prompt comes back from a tier whole or not at all.
 
 
 # %%
@@ -138,13 +137,15 @@ def sets(measured: tuple[Sets, Expected]) -> Sets:
 @pytest.fixture(scope="module")
 def restarted(lab: Beside, sets: Sets, read: Read, sizes: LessonSizes) -> Restarted:
     """Long documents asked cold, and once more when engine and LMCache were started anew."""
-    restart_caches(lab.stack, replace(own := lab.stack.config.cache, memory_gib=2 * own.memory_gib))
+    own = lab.stack.config.cache
+    restart_caches(lab.stack, replace(own, memory_gib=2 * own.memory_gib))
     manuals = [fresh(read(LONG)) for _ in range(sizes.rounds)]
     cold = [lab(manual, QUESTION) for manual in manuals]
+    rates = lab.file_tier(FILES).reading_mb_s()
     restart_all(lab.stack)
     lab.stack.empty_engine_cache()  # of the warm-up
     lab.stack.empty_lmcache()
-    return cold, [lab(manual, QUESTION) for manual in manuals]
+    return cold, [lab(manual, QUESTION) for manual in manuals], rates
 
 
 # %% [markdown]
@@ -169,10 +170,9 @@ def test_lesson6_every_tier_serves_what_was_predicted(
 
 
 # %% [markdown]
-# There is the cliff. While the set has room, LMCache serves all of it. With twice as many documents it serves
-# nothing at all, though half of them would have room: when a document is asked again, it has just been given
-# up. A memory that gives up *nothing* (`--eviction-policy noop`) does better: the first documents stay, the
-# last find no room. No policy suits all workloads, and least recently used is at its worst in a scan.
+# There is the cliff. With twice as many documents as fit LMCache serves nothing at all: when one is asked
+# again, it has just been given up. A memory that gives up *nothing* (`--eviction-policy noop`) does better,
+# for the first documents stay. No policy suits all workloads; least recently used is at its worst in a scan.
 
 
 # %%
@@ -201,8 +201,7 @@ def test_lesson6_files_behind_the_memory_fill_the_cliff(sets: Sets, bars: Thresh
 
 
 # %% [markdown]
-# But a tier only moves the cliff. Give the files room for six documents: they stay within it, and a scan
-# of eight finds nothing again.
+# But a tier only moves the cliff: with room for six documents the files find nothing in a scan of eight.
 
 
 # %%
@@ -243,7 +242,7 @@ def test_lesson6_a_document_takes_the_bytes_that_were_planned(
 def test_lesson6_after_a_restart_of_everything_the_files_serve_the_first_questions(
     restarted: Restarted, room: Room, report: LessonReport, bars: Thresholds
 ) -> None:
-    cold, after = ([turn.tokens for turn in turns] for turns in restarted)
+    cold, after = ([turn.tokens for turn in turns] for turns in restarted[:2])
     predicted = [tokens.prompt // room.chunk_tokens * room.chunk_tokens for tokens in cold]
     found = [tokens.lmcache_l2 for tokens in after]
     report.compare("From files, all restarted", predicted=predicted, measured=found, sequence=True)
@@ -254,23 +253,24 @@ def test_lesson6_after_a_restart_of_everything_the_files_serve_the_first_questio
 
 
 # %% [markdown]
-# A tier pays while it brings KV faster than the engine makes it; a drop beyond the bar takes several times as
-# much. The test reads the files to see how fast they are. (They may still lie in the system's memory. An H100
-# makes 4.5 GB of an 8B model's KV a second, and files are too slow there.)
+# A tier pays while it brings KV faster than the engine makes it, and a drop beyond the bar takes several
+# times as much. So the bar is held where the files come twice as fast as that; some were read to know it.
+# README.md, "On a GPU", tells of a tier that is too slow.
 
 
 # %%
 def test_lesson6_ttft_drops_by_more_than_the_bar_if_the_files_are_fast_enough(
     restarted: Restarted, lab: Beside, report: LessonReport, bars: Thresholds
 ) -> None:
-    cold, after = ([turn.call.ttft_s for turn in turns] for turns in restarted)
+    cold, after = ([turn.call.ttft_s for turn in turns] for turns in restarted[:2])
     times, by = {"cold": cold, "all restarted": after}, {"cold": "computed", "all restarted": "lmcache_l2"}
     report.rounds("TTFT of long documents", times, served_by=by)
-    made = median(kv_mb_s(restarted[0], "computed", lab.stack.kv_bytes_per_token))
-    needed, files = made / (1 - bars.min_ttft_drop), lab.file_tier(FILES).reading_bytes_s() / 1e6
-    report.rounds("KV that must come", {"needed": [needed], "files": [files]}, unit="MB/s")
-    report.headline(ttft_drop=(drop := ttft_drop(cold, after)))
-    assert lies_above(drop, bars.min_ttft_drop, scatter=cold) == (files > needed)
+    made = kv_mb_s([one.tokens.computed for one in restarted[0]], cold, lab.stack.kv_bytes_per_token)
+    needed, files = median(made) / (1 - bars.min_ttft_drop), median_interval(restarted[2])
+    report.rounds("KV that must come", {"needed": [needed], "files": restarted[2]}, unit="MB/s")
+    drop = ttft_drop(cold, after)
+    report.headline(ttft_drop=drop)
+    assert files.low < SPARE * needed or lies_above(drop, bars.min_ttft_drop, scatter=cold)
 
 
 # %% [markdown]

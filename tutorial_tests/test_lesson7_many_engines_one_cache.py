@@ -45,7 +45,7 @@ from lmcache_tutorial.stack.stack import Stack
 
 MANUAL, LONG = (Document("lmcache-source", size=size, seed=7) for size in ("kept", "moved"))
 QUESTION = "Which class stores a chunk?"
-DOCUMENTS, FEW, PASSES = 5, 3, 2  # documents of the arms, and of what comes after them: odd
+DOCUMENTS, FEW, PASSES = 5, 3, 2  # documents of the arms, and of what comes after them, both odd; passes
 POLICIES: tuple[Policy, ...] = ("round_robin", "consistent_hash", "cache_aware", "kv_aware")
 ROUND_ROBIN, *_, KV_AWARE = ROUTERS = [RouterConfig("vllm_router", policy) for policy in POLICIES]
 SHARING = {"nothing shared": (), "one Valkey": (0,)}  # the tiers behind each LMCache
@@ -186,9 +186,8 @@ def test_lesson7_sharing_lifts_round_robin_above_the_hit_rate_bar(
 
 # %% [markdown]
 # Under round robin the second question about a document goes to the engine that has never seen it: its KV is
-# what the neighbour computed, brought through Valkey over a socket. A tier pays while it brings KV faster
-# than an engine makes it; a chart has both rates, a table what a fleet would need. (On an H100 an engine made
-# 4.1 GB of an 8B model's KV a second, and a Valkey on the same machine brought 3.4.)
+# what the neighbour computed, brought through Valkey. A tier pays while it brings KV faster than an engine
+# makes it (README.md, "On a GPU", tells of one that did not); a chart has both rates.
 
 
 # %%
@@ -197,7 +196,9 @@ def test_lesson7_valkey_brings_what_the_neighbour_computed(
 ) -> None:
     turns, kv_bytes = arms["round_robin, one Valkey"], lab.stack.kv_bytes_per_token
     first, second = turns[:DOCUMENTS], turns[DOCUMENTS:]
-    made, brought = kv_mb_s(first, "computed", kv_bytes), kv_mb_s(second, "lmcache_l2", kv_bytes)
+    times = [[turn.call.ttft_s for turn in turns] for turns in (first, second)]
+    made = kv_mb_s([turn.tokens.computed for turn in first], times[0], kv_bytes)
+    brought = kv_mb_s([turn.tokens.lmcache_l2 for turn in second], times[1], kv_bytes)
     rates, by = {"prefilled": made, "Valkey": brought}, {"prefilled": "computed", "Valkey": "lmcache_l2"}
     report.rounds("KV made, and KV brought", rates, unit="MB/s", served_by=by)
     needs = sizing_rows(FLEETS, YOURS * first[0].tokens.prompt * kv_bytes, 1e6 * median(made))

@@ -212,9 +212,9 @@ def test_lesson8_loading_pays_from_the_predicted_length_on(
 
 
 # %% [markdown]
-# A tier that brings KV at half the needed rate loses at *every* length. By how much is predicted: the time
-# from memory, and the bytes over the bandwidth. Under load it loses more: four requests come together, this
-# LMCache loads for one at a time, as if they shared the bandwidth, and the last one waits for all the bytes.
+# A tier that brings KV at half the needed rate loses, and by how much is predicted: the time from memory, and
+# the bytes over the bandwidth. Under load it loses more: four requests come together, this LMCache loads for
+# one at a time, as if they shared the bandwidth, and the last one waits for all the bytes.
 
 
 # %%

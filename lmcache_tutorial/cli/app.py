@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from ..gate.baseline import BaselineError
+from ..machine.children import interrupted_by_signals
 from ..models.model import ModelError
 from ..prompts.documents import CorpusError
 from ..prompts.rendering import RenderingError
@@ -59,6 +60,7 @@ def clear_errors(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def called(**given: Any) -> None:
+        interrupted_by_signals()
         try:
             command(**given)
         except (*USAGE, *FAILED) as problem:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -34,6 +34,7 @@ class RecordedClient(httpx.Client):
         super().__init__(transport=self.recorder, timeout=CALL_LIMIT_S)
         self.deployment, self.namespace, self.mask = deployment, namespace, mask
         self._ids: dict[int, list[int] | None] = {}
+        self.asking = False
 
     def awaited(self) -> httpx.AsyncClient:
         """Return a client for a chat model that is awaited; what passes through it is noted here."""
@@ -180,38 +181,51 @@ def ask_graph(
         config: as ``invoke`` takes it, for example ``{"configurable": {"thread_id": "1"}}``.
 
     Raises:
-        AssertionError: no request passed, or one was refused, or its answer could not be read.
+        AssertionError: no request passed, or one was refused, or its answer could not be read, or another
+            graph runs on the client at this moment.
     """
-    before = _noted(client)
-    if hasattr(graph, "invoke"):
-        final = graph.invoke(state, config=dict(config)) if config else graph.invoke(state)
-    else:
-        final = graph(state)
-    return _turn(client, before, final)
+    with _Turn(client) as turn:
+        if hasattr(graph, "invoke"):
+            final = graph.invoke(state, config=dict(config)) if config else graph.invoke(state)
+        else:
+            final = graph(state)
+    return turn.of(final)
 
 
 async def await_graph(
     client: RecordedClient, graph: Any, state: Any, config: Mapping[str, Any] | None = None
 ) -> GraphTurn:
     """Run a graph once that has ``ainvoke``, or a coroutine function; all else as in :func:`ask_graph`."""
-    before = _noted(client)
-    if hasattr(graph, "ainvoke"):
-        final = await (graph.ainvoke(state, config=dict(config)) if config else graph.ainvoke(state))
-    else:
-        final = await graph(state)
-    return _turn(client, before, final)
+    with _Turn(client) as turn:
+        if hasattr(graph, "ainvoke"):
+            final = await (graph.ainvoke(state, config=dict(config)) if config else graph.ainvoke(state))
+        else:
+            final = await graph(state)
+    return turn.of(final)
 
 
-def _noted(client: RecordedClient) -> tuple[int, int]:
-    """Count the calls and the errors that a client has noted."""
-    return len(client.recorder.calls), len(client.recorder.errors)
+class _Turn:
+    """What a client notes while one graph runs, and no other."""
 
+    def __init__(self, client: RecordedClient) -> None:
+        assert not client.asking, (
+            "another run of a graph is under way on this client, and their calls could not be told apart.\n"
+            "To fix: await one after the other"
+        )
+        self._client = client
+        self._calls, self._errors = len(client.recorder.calls), len(client.recorder.errors)
 
-def _turn(client: RecordedClient, before: tuple[int, int], final: Any) -> GraphTurn:
-    """Return the turn of what was noted since then."""
-    calls, faults = before
-    told = client.recorder.errors[faults:]
-    assert not told, f"a request of the graph had no answer that can be judged: {told[0]}"
-    places = tuple(range(calls, len(client.recorder.calls)))
-    assert places, NO_CALL
-    return GraphTurn(places, final, client)
+    def __enter__(self) -> Self:
+        self._client.asking = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.asking = False
+
+    def of(self, final: Any) -> GraphTurn:
+        """Return the turn, with what the graph returned."""
+        told = self._client.recorder.errors[self._errors :]
+        assert not told, f"a request of the graph had no answer that can be judged: {told[0]}"
+        places = tuple(range(self._calls, len(self._client.recorder.calls)))
+        assert places, NO_CALL
+        return GraphTurn(places, final, self._client)

@@ -141,8 +141,10 @@ def ask_together(
             replies = InFlight(lab.stack, asked).replies()
             prompts = [reply.answer.prompt_tokens for reply in replies]
             lab.stack.settle(before, prompts, parallel=True)
-            reused = [reply.answer.cached_tokens >= lab.stack.chunk_tokens for reply in replies]
-            assert reused == [way == "loaded"] * at_once, f"{way}: {reused}"
+            chunk = lab.stack.chunk_tokens
+            reused = [reply.answer.cached_tokens // chunk for reply in replies]
+            whole = [prompt // chunk if way == "loaded" else 0 for prompt in prompts]
+            assert reused == whole, f"{way}: {reused} chunks were reused, where {whole} were expected"
             times.append(max(reply.took_s for reply in replies))
             lab.stack.empty_lmcache()
             lab.stack.empty_engine_cache()

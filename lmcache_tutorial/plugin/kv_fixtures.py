@@ -71,7 +71,7 @@ def kv_http_client(kv_stack: KvStack, pytestconfig: pytest.Config) -> Iterator[R
 
 @pytest.fixture
 def kv_http_async_client(kv_http_client: RecordedClient) -> httpx.AsyncClient:
-    """The same for a chat model that is awaited (``http_async_client``): it notes into the same client."""
+    """The HTTP client for a chat model that is awaited: ``ChatOpenAI(http_async_client=…)``."""
     return kv_http_client.awaited()
 
 
@@ -94,7 +94,7 @@ def kv_ask(
 def kv_ask_async(
     kv_http_client: RecordedClient, record_property: Callable[[str, object], None]
 ) -> Callable[..., Awaitable[GraphTurn]]:
-    """The same for a graph that is awaited, under asyncio: one with ``ainvoke``, or a coroutine function."""
+    """``kv_ask`` for a graph that is awaited under asyncio: one with ``ainvoke``, or a coroutine function."""
     from ..gate.graph_turn import await_graph
 
     async def ask(graph: Any, state: Any, config: Mapping[str, Any] | None = None) -> GraphTurn:

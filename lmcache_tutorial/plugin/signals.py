@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable
-from functools import partial
-from typing import Any
-
 import pytest
+
+from ..machine.children import interrupted_by_signals
 
 
 def orderly_signals(config: pytest.Config) -> None:
     """Turn SIGTERM and SIGHUP into the interrupt that lets pytest tear everything down."""
-
-    def interrupt(number: int, _: object) -> None:
-        raise KeyboardInterrupt(f"signal {signal.Signals(number).name}")
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_IGN:  # nohup: whoever started us wants it ignored
-            continue
-        restore: Callable[[], Any] = partial(signal.signal, number, signal.signal(number, interrupt))
+    for restore in interrupted_by_signals():
         config.add_cleanup(restore)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from .memories import GIB
-from .records import Turn
 from .room import WATERMARK
 
 COLUMNS = (
@@ -41,12 +40,15 @@ def sizing_rows(
     ]
 
 
-def kv_mb_s(turns: Iterable[Turn], source: str, kv_bytes_per_token: int) -> list[float]:
-    """Compute how fast KV came in turns of one call each, over their TTFT [MB/s].
+def kv_mb_s(tokens: Sequence[int], ttft_s: Sequence[float], kv_bytes_per_token: int) -> list[float]:
+    """Compute how fast KV came, request by request, over their TTFT [MB/s].
 
     Args:
-        turns: what was asked.
-        source: the tokens that are looked at: ``computed``, ``lmcache_l1`` or ``lmcache_l2``.
+        tokens: those that came in one way, for example from a tier, of each request.
+        ttft_s: their TTFT, each above 0 [s].
         kv_bytes_per_token: the keys and values of one token [bytes].
+
+    >>> kv_mb_s([1_000], [0.5], kv_bytes_per_token=23_040)
+    [46.08]
     """
-    return [getattr(one.tokens, source) * kv_bytes_per_token / 1e6 / one.call.ttft_s for one in turns]
+    return [n * kv_bytes_per_token / 1e6 / s for n, s in zip(tokens, ttft_s, strict=True)]

@@ -21,7 +21,7 @@ from .process import Launch, Server, ServerError
 from .program import Site, Tier
 
 KEEPER = "import signal; signal.pause()"
-READ = 64  # files that are read to know how fast they come
+READ, PARTS = 64, 8  # files that are read to know how fast they come, in so many parts
 
 
 class FileTier(Tier):
@@ -61,19 +61,25 @@ class FileTier(Tier):
                 continue
         return sum(sizes)
 
-    def reading_bytes_s(self) -> float:
-        """Read some of its files, one after the other, and tell how fast they came [bytes/s].
+    def reading_mb_s(self) -> list[float]:
+        """Read its newest files, one after the other, and tell how fast each of some parts came [MB/s].
 
-        Files that were written a moment ago come from the operating system's memory, for LMCache as for this.
+        Files that were written a moment ago come from the operating system's memory, and so they do when
+        LMCache reads them after this.
 
         Raises:
-            ServerError: it holds none.
+            ServerError: it does not hold a file for each part.
         """
-        begin = time.perf_counter()
-        size = sum(len(path.read_bytes()) for path in self.paths[:READ])
-        if not size:
-            raise ServerError(f"{self.name} holds no file that could be read.")
-        return size / (time.perf_counter() - begin)
+        newest = sorted(self.paths, key=lambda path: path.stat().st_mtime)[-READ:]
+        parts = [newest[start::PARTS] for start in range(PARTS)]
+        if not all(parts):
+            raise ServerError(f"{self.name} holds {len(newest)} files; {PARTS} must be read to time them.")
+        rates = []
+        for part in parts:
+            begin = time.perf_counter()
+            size = sum(len(path.read_bytes()) for path in part)
+            rates.append(size / 1e6 / (time.perf_counter() - begin))
+        return rates
 
     def state(self) -> dict[str, Any]:
         """Add where the folder is."""

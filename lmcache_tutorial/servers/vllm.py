@@ -245,7 +245,7 @@ def _publisher(port: int) -> dict[str, Any]:
 
 
 def _remedy(plan: Plan) -> str:
-    if plan.config.profile == "gpu":
+    if plan.config.profile == "gpu" and plan.own.memory_gib is None:
         return "give the engine another share of the GPU's memory: pytest --kv-gpu-memory-share=0.8"
     return f"give the engine more room: pytest --kv-engine-memory-gib={2 * (plan.own.memory_gib or 1):g}"
 

@@ -35,7 +35,8 @@ class LessonSizes:
 
     def tokens(self, size: str) -> int:
         """Return the tokens of a document called ``short``, ``medium``, ``long``, ``kept`` or ``moved``."""
-        kept, moved = self.kept or self.medium, self.moved or self.long
+        kept = self.medium if self.kept is None else self.kept
+        moved = self.long if self.moved is None else self.moved
         sizes = {"short": self.short, "medium": self.medium, "long": self.long, "kept": kept, "moved": moved}
         return sizes[size]
 

@@ -15,7 +15,7 @@ Eviction = Literal["LRU", "ARC", "IsolatedLRU", "noop"]
 FailedLoad = Literal["recompute", "fail"]
 Policy = Literal["round_robin", "random", "power_of_two", "consistent_hash", "cache_aware", "kv_aware"]
 Variables = tuple[tuple[str, str], ...]
-TOGETHER_GIB = 24.0  # KV of all engines of one GPU, where there are several
+TOGETHER_GIB = 24.0  # KV of all engines of one GPU together, where there are several [GiB]
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,11 @@ class EngineConfig:
         Engines that start at the same time must not each measure what the other leaves of a GPU, so there the
         size of the KV cache is stated.
 
-        >>> EngineConfig(memory_gib=1.0).one_of(2).memory_gib
-        0.5
+        Args:
+            engines: how many there are, 1 or more.
+
+        >>> [EngineConfig(memory_gib=gib).one_of(2).memory_gib for gib in (1.0, None)]
+        [0.5, 12.0]
         """
         memory_gib = (self.memory_gib or TOGETHER_GIB) / engines
         return replace(self, memory_gib=memory_gib, gpu_memory_share=self.gpu_memory_share / engines)

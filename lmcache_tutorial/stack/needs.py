@@ -23,6 +23,7 @@ DISK_GIB = 1.0
 FURTHER_ENGINE_GIB = 2.0  # the processes of a second engine, beside its KV
 LOAD_LIMIT_S = 120
 COMPILED = "LMCache's compiled operations"
+MISSING = "none"
 CURRENT_TORCH = "2.13"
 # LMCache -> the torch that its wheel was built beside; none of the wheels states it.
 TORCH_OF = {"0.5.3": "2.11"} | dict.fromkeys(("0.5.4", "0.5.5", "0.5.6"), CURRENT_TORCH)
@@ -98,16 +99,19 @@ def compiled_operations() -> Check:
 
 
 def _fitting_torch() -> str:
-    """Tell which torch the installed LMCache loads beside, and which one is there."""
+    """Say what to install, from what is there: which torch the installed LMCache loads beside."""
     lmcache, torch = (_version(name) for name in ("lmcache", "torch"))
-    fitting = TORCH_OF.get(lmcache)
+    fitting, pinned = TORCH_OF.get(lmcache), 'pip install -e ".[gpu]"'
+    if lmcache == MISSING:
+        return f"{pinned}: LMCache is not installed"
     if fitting is None:
-        return f"LMCache {lmcache} is not known here: try the pinned pair, " + 'pip install -e ".[gpu]"'
+        return f"{pinned}: which torch LMCache {lmcache} loads beside is not known here"
     if torch.startswith(fitting):
-        return f"LMCache {lmcache} loads beside torch {torch} elsewhere: install both again"
+        return f"{pinned}: LMCache {lmcache} and torch {torch} should fit, and do not"
     vllm = "0.30 to 0.32" if fitting == CURRENT_TORCH else "0.26"
     return (
-        f"LMCache {lmcache} loads beside torch {fitting} (with vLLM {vllm}), and torch {torch} is installed"
+        f'pip install "torch=={fitting}.*", with vLLM {vllm}: LMCache {lmcache} loads beside that, and torch '
+        f"{torch} is installed"
     )
 
 
@@ -115,7 +119,7 @@ def _version(name: str) -> str:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return "none"
+        return MISSING
 
 
 def _packages(config: StackConfig) -> Iterator[Check]:

@@ -172,7 +172,7 @@ def stopped(stack: Stack) -> Iterator[None]:
 
 
 def wait_released(stack: Stack, cache: Cache) -> None:
-    """Wait until a cache maps the memory of no GPU engine that has ended: of as many as there are, at most.
+    """Wait until a cache maps the memory of no more GPU engines than are alive and connected to it.
 
     Raises:
         ServerError: it still does after a minute, or does not answer.

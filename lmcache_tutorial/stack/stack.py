@@ -135,7 +135,7 @@ class Stack:
         return self.engines[0].tokenize(messages, tools)
 
     def road_s(self, messages: Messages) -> float:
-        """Time the way of a chat request to the engine's clock and back, without the engine [s]."""
+        """Time the way of a chat request to the first engine's clock and back, without the engine [s]."""
         return self.engines[0].road_s(messages)
 
     @cached_property

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 BLOCK = 4
+LOCK = threading.Lock()
 
 
 @dataclass
@@ -29,6 +30,8 @@ class StandIn:
     token_s: float = 0.0002
     delay_s: float = 0.0
     asked: list = field(default_factory=list)
+    under_way: int = 0
+    most_at_once: int = 0
     keys: list = field(default_factory=list)
     kept: set = field(default_factory=set)
     url: str = ""
@@ -50,6 +53,18 @@ class StandIn:
                 known = end
             self.kept.add(block)
         return len(ids), known if self.reuses else 0
+
+    @contextmanager
+    def counting(self):
+        """Count a request as one that is under way."""
+        with LOCK:
+            self.under_way += 1
+            self.most_at_once = max(self.most_at_once, self.under_way)
+        try:
+            yield
+        finally:
+            with LOCK:
+                self.under_way -= 1
 
     def events(self, body):
         prompt, known = self.reuse(body)
@@ -108,7 +123,8 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(json.dumps({"tokens": self.stand_in.ids(body)}), status)
             return
         self.stand_in.asked.append(body)
-        first, last = self.stand_in.events(body)
+        with self.stand_in.counting():
+            first, last = self.stand_in.events(body)
         if body.get("stream"):
             events = [f"data: {json.dumps(event)}\n\n" for event in (first, last)]
             self._answer("".join(events) + "data: [DONE]\n\n")

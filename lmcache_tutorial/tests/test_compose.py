@@ -14,6 +14,7 @@ def test_images_are_named_without_a_host():
         first, *_ = service["image"].split("/")
         assert "." not in first
         assert service["image"].count("/") <= 1
+        assert ":" in service["image"]
 
 
 def test_nothing_but_this_machine_reaches_it():
@@ -26,6 +27,11 @@ def test_what_langfuse_waits_for_is_a_service_that_tells_when_it_is_well():
         for store, when in COMPOSE["services"][name]["depends_on"].items():
             assert when == {"condition": "service_healthy"}
             assert COMPOSE["services"][store]["healthcheck"]["test"]
+
+
+def test_up_waits_for_langfuse_itself():
+    assert "/api/public/health" in COMPOSE["services"]["web"]["healthcheck"]["test"][1]
+    assert COMPOSE["services"]["web"]["healthcheck"]["interval"] == "5s"
 
 
 def test_the_readme_has_the_keys_of_its_project():

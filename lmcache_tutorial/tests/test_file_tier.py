@@ -38,6 +38,13 @@ def test_the_folder_is_there_while_its_keeper_runs_and_gone_with_everything_in_i
         (tier.folder / "half.tmp").write_bytes(b"x" * 24)
         assert [path.name for path in tier.paths] == ["m@0x1@0@ab.data"]
         assert tier.used_bytes == 1024
+        with pytest.raises(ServerError, match="file_tier holds 1 files; 8 must be read to time them"):
+            tier.reading_mb_s()
+        for number in range(9):
+            (tier.folder / f"{number}.data").write_bytes(b"x" * 1000)
+        rates = tier.reading_mb_s()
+        assert len(rates) == 8
+        assert min(rates) > 0
     finally:
         tier.process.stop()
     assert not tier.folder.exists()

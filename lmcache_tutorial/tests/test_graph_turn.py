@@ -101,20 +101,55 @@ def test_a_graph_that_is_awaited_is_noted_as_one_that_is_not():
             assert turn.ttft_s > 0
 
 
-def test_awaited_calls_run_side_by_side():
-    async def both(client, url, model):
-        async with client.awaited() as awaited:
-            body = {"model": model, "messages": [{"role": "user", "content": MANUAL}], "max_tokens": 1}
-            asked = [awaited.post(f"{url}/v1/chat/completions", json=body) for _ in range(2)]
-            return [answer.status_code for answer in await asyncio.gather(*asked)]
+AT_ONCE = 12  # more than asyncio has threads of its own on a few cores
 
-    with serving(delay_s=0.5) as server:
+
+def test_awaited_calls_are_under_way_at_the_same_time():
+    async def all_of(client, url):
+        async with client.awaited() as awaited:
+            body = {"model": "small", "messages": [{"role": "user", "content": MANUAL}], "max_tokens": 1}
+            asked = [awaited.post(f"{url}/v1/chat/completions", json=body) for _ in range(AT_ONCE)]
+            return {answer.status_code for answer in await asyncio.gather(*asked)}
+
+    with serving(delay_s=1.0) as server:
         found = find_deployment(client_for(server.url), None)
         with RecordedClient(found, found.namespace()) as client:
-            began = time.monotonic()
-            assert asyncio.run(both(client, server.url, "small")) == [200, 200]
-            assert time.monotonic() - began < 0.95
-            assert len(client.recorder.calls) == 2
+            assert asyncio.run(all_of(client, server.url)) == {200}
+            assert len(client.recorder.calls) == AT_ONCE
+            assert server.most_at_once == AT_ONCE
+
+
+def test_an_awaited_call_that_is_given_up_is_closed():
+    async def give_up(client, url):
+        async with client.awaited() as awaited:
+            body = {"model": "small", "messages": [{"role": "user", "content": MANUAL}], "max_tokens": 1}
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(awaited.post(f"{url}/v1/chat/completions", json=body), 0.2)
+
+    with serving(delay_s=1.0) as server:
+        found = find_deployment(client_for(server.url), None)
+        with RecordedClient(found, found.namespace()) as client:
+            asyncio.run(give_up(client, server.url))
+            deadline = time.monotonic() + 10
+            while not (client.recorder.calls or client.recorder.errors):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+
+def test_two_graphs_at_the_same_time_cannot_be_told_apart_and_are_refused():
+    async def both(client):
+        async def graph(_):
+            await asyncio.sleep(0.2)
+
+        await asyncio.gather(*(await_graph(client, graph, {}) for _ in range(2)))
+
+    with serving() as server:
+        found = find_deployment(client_for(server.url), None)
+        with (
+            RecordedClient(found, found.namespace()) as client,
+            pytest.raises(AssertionError, match="another run of a graph is under way on this client"),
+        ):
+            asyncio.run(both(client))
 
 
 def test_the_first_turn_is_cold_but_for_what_its_own_nodes_share(asked):

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -16,7 +17,7 @@ from lmcache_tutorial.servers import lmcache, vllm
 from lmcache_tutorial.servers.lmcache import Cache, CachePlan, cache_command
 from lmcache_tutorial.servers.process import Server, ServerError, ServerRecord
 from lmcache_tutorial.servers.program import Site
-from lmcache_tutorial.servers.vllm import Plan, engine_command
+from lmcache_tutorial.servers.vllm import Engine, Plan, engine_command
 from lmcache_tutorial.settings import run as config_options
 from lmcache_tutorial.settings.errors import ConfigError
 from lmcache_tutorial.settings.options import RunOptions
@@ -120,6 +121,23 @@ def test_an_engine_restarts_only_when_lmcache_has_let_go_of_the_old_one(monkeypa
     assert next(answers, None) is None
 
 
+def test_an_engine_that_lives_on_the_same_cache_is_not_waited_for(monkeypatch):
+    answers = iter(
+        [{"registered_gpu_ids": [1, 2]}, {"registered_gpu_ids": [1, 2]}, {"registered_gpu_ids": [1]}]
+    )
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=next(answers)))
+    slept: list[float] = []
+    monkeypatch.setattr(restarting.time, "sleep", slept.append)
+    with httpx.Client(transport=transport) as client:
+        cache = Cache("lmcache", "http://lmcache", client, GPU.cache, 1)
+        engines = [Engine(name, f"http://{name}", client, GPU.engine, "m") for name in ("vllm", "vllm-2")]
+        for engine, alive in zip(engines, (True, False), strict=True):
+            engine.cache, engine.server = cache, SimpleNamespace(alive=lambda alive=alive: alive)
+        wait_released(Stack(GPU, SHAPE, (cache, *engines), print, client), cache)
+    assert len(slept) == 2
+    assert next(answers, None) is None
+
+
 def test_a_dead_cache_is_one_message_when_an_engine_is_to_restart():
     def refuse(request):
         raise httpx.ConnectError("refused")
@@ -207,11 +225,11 @@ def test_compiled_operations_that_are_missing_say_what_it_costs_and_how_to_mend_
 @pytest.mark.parametrize(
     ("lmcache", "torch", "remedy"),
     [
-        ("0.5.6", "2.11.0+cu130", "LMCache 0.5.6 loads beside torch 2.13 (with vLLM 0.30 to 0.32)"),
-        ("0.5.3", "2.13.0", "LMCache 0.5.3 loads beside torch 2.11 (with vLLM 0.26), and torch 2.13.0 is"),
-        ("0.5.6", "2.13.0", "LMCache 0.5.6 loads beside torch 2.13.0 elsewhere: install both again"),
-        ("0.6.0", "2.14.0", 'LMCache 0.6.0 is not known here: try the pinned pair, pip install -e ".[gpu]"'),
-        (None, None, "LMCache none is not known here"),
+        ("0.5.6", "2.11.0+cu130", 'pip install "torch==2.13.*", with vLLM 0.30 to 0.32: LMCache 0.5.6 loads'),
+        ("0.5.3", "2.13.0", 'pip install "torch==2.11.*", with vLLM 0.26: LMCache 0.5.3 loads beside that'),
+        ("0.5.6", "2.13.0", 'pip install -e ".[gpu]": LMCache 0.5.6 and torch 2.13.0 should fit, and do not'),
+        ("0.6.0", "2.14.0", 'pip install -e ".[gpu]": which torch LMCache 0.6.0 loads beside is not known'),
+        (None, None, 'pip install -e ".[gpu]": LMCache is not installed'),
     ],
 )
 def test_the_torch_that_an_lmcache_loads_beside_is_told(monkeypatch, lmcache, torch, remedy):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 
 from ..gate.baseline import Baseline
 from ..gate.decide import UndecidedError
+from ..machine.children import run_child
 from ..prompts.prompts_file import SUFFIX
 
 RUN_LIMIT_S = 300.0
@@ -99,15 +99,8 @@ def run_gate(folder: Path, *arguments: str) -> GateRun:
     """
     (folder / "pytest.ini").write_text("[pytest]\n")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-q"]
-    done = subprocess.run(
-        [*command, *arguments],
-        cwd=folder,
-        env={name: value for name, value in os.environ.items() if not name.startswith(OUTER)},
-        capture_output=True,
-        text=True,
-        timeout=RUN_LIMIT_S,
-        check=False,
-    )
+    env = {name: value for name, value in os.environ.items() if not name.startswith(OUTER)}
+    done = run_child([*command, *arguments], cwd=folder, limit_s=RUN_LIMIT_S, env=env)
     written = folder / "reports" / "results.json"
     results = json.loads(written.read_text()) if written.is_file() else {}
     return GateRun(done.returncode, done.stdout + done.stderr, results)

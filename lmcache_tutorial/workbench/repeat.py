@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..machine.checks import instruction_set_here, processor
+from ..machine.children import run_child
 from ..machine.files import write_atomically
 from ..settings.errors import ConfigError
 
@@ -122,15 +123,14 @@ def _run_once(number: int, chosen: str, options: Sequence[str], root: Path) -> l
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pytest", "-q", "-k", chosen, f"--kv-report-dir={folder}", *options]
         try:
-            done = subprocess.run(
-                command, cwd=root, timeout=RUN_LIMIT_S, check=False, stdout=subprocess.DEVNULL
-            )
+            done = run_child(command, cwd=root, limit_s=RUN_LIMIT_S)
         except subprocess.TimeoutExpired:
             return [LessonRun(number, chosen, f"not done after {RUN_LIMIT_S} s", exact=False)]
         if done.returncode in NOTHING_TO_RUN:
             raise ConfigError(
                 f'pytest -k "{chosen}" ended with exit code {done.returncode}: nothing was run.\n'
                 f"  looked in  {root}\n"
+                f"  pytest     {done.stderr.strip() or 'said nothing of an error'}\n"
                 f'To fix: call it in the tutorial\'s folder, with lessons such as "lesson2 or lesson3"'
             )
         written = Path(folder) / "results.json"

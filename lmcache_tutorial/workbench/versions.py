@@ -22,10 +22,12 @@ from typing import Any
 from xml.etree import ElementTree
 
 from ..machine.checks import instruction_set_here, processor
+from ..machine.children import run_child
 from ..machine.files import write_atomically
 from ..quantities.formats import percent
 from ..settings.errors import ConfigError
 from ..settings.shown import shown
+from ..stack.kept_state import state_file
 from .repeat import kept_file
 
 NEWEST = "newest"  # LMCache's newest version, also one that is not final
@@ -104,10 +106,15 @@ def try_versions(pairs: Sequence[Pair], root: Path) -> Iterator[Row]:
         root: the project's folder; finished pairs are kept in its ``reports/versions``.
 
     Raises:
-        ConfigError: it is no clone of the tutorial.
+        ConfigError: it is no clone of the tutorial, or a kept stack is running.
     """
     if not (root / "requirements-cpu.lock").is_file():
         raise ConfigError(f"{root} is no clone of the tutorial.\nTo fix: call it in the tutorial's folder")
+    if state_file().exists():
+        raise ConfigError(
+            "a kept stack is running, of other versions than those that are to be tried.\n"
+            f"  checked  {state_file()}\nTo fix: lmcache-tutorial down"
+        )
     words = [f"{pair.engine}:{pair.cache}" for pair in pairs]
     kept = kept_file(root, words, "versions")
     rows = read_rows(kept)[: len(pairs)]
@@ -189,9 +196,7 @@ def _run_lessons(python: Path, report: Path, root: Path) -> str:
     """Run the lessons and the gate in an environment; return what it said at its end."""
     command = [str(python), "-m", "pytest", "-q", "tutorial_tests", "-k", TRIED, f"--kv-report-dir={report}"]
     try:
-        done = subprocess.run(
-            command, cwd=root, capture_output=True, text=True, timeout=RUN_LIMIT_S, check=False
-        )
+        done = run_child(command, cwd=root, limit_s=RUN_LIMIT_S)
     except subprocess.TimeoutExpired:
         return f"not done after {RUN_LIMIT_S:g} s"
     return _last_words(done.stdout + done.stderr)
