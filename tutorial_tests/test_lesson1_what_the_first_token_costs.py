@@ -194,7 +194,8 @@ def test_lesson1_the_prefill_is_what_you_wait_for(samples: tuple[Sample, ...], r
 #
 # On a busy machine the client and the server also wait for a processor, and the client's clock runs on. Linux
 # counts that wait for each thread. Where the clocks differ by more than they may, and the wait is long enough
-# to be the reason, the claim is *undecided*: a difference that waiting cannot explain fails.
+# to be the reason, the claim is *undecided*; where the rounds leave open whether they do, a wait that is long
+# enough settles it. A difference that waiting cannot explain fails.
 
 
 # %%

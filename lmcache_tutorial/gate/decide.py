@@ -64,7 +64,10 @@ def clocks_agree(
     *,
     scatter: Sequence[float],
 ) -> bool:
-    """Hold two clocks of the same calls against a tolerance; a difference that waiting explains is none.
+    """Hold two clocks of the same calls against a tolerance; waiting may explain that one is late.
+
+    Where the tolerance lies within the interval of the difference, the clocks agree if what was waited takes
+    the interval back to it: then the rounds are no evidence of more.
 
     Args:
         one_s: the clock that shows more where threads wait for a processor [s].
@@ -75,17 +78,19 @@ def clocks_agree(
         scatter: see :func:`lies_above`.
 
     Raises:
-        UndecidedError: the tolerance lies within the interval; or ``one_s`` is later by more, and less what
-            was waited it is not, or cannot be told to be.
+        UndecidedError: the tolerance lies within the interval, and waiting does not explain it; or ``one_s``
+            is later by more, and less what was waited it is not, or cannot be told to be.
 
     >>> clocks_agree([1.0, 1.0, 1.0], [0.9, 0.9, 0.9], [0.01, 0.02, None], 0.05, scatter=[1.0, 1.1])
     False
     """
     differ = clocks_differ_by(one_s, other_s)
-    if lies_within(differ, tolerance_s, scatter=scatter):
-        return True
     waited = [wait or 0.0 for wait in waited_s]
     unhindered = clocks_differ_by([one - wait for one, wait in zip(one_s, waited, strict=True)], other_s)
+    if -tolerance_s <= differ.low <= tolerance_s < differ.high and unhindered.high <= tolerance_s:
+        return True
+    if lies_within(differ, tolerance_s, scatter=scatter):
+        return True
     if differ.low > tolerance_s >= unhindered.low:
         raise UndecidedError(
             f"a difference of {differ.value:.4f} s (95 % interval {differ.low:.4f} to {differ.high:.4f}) is "

@@ -52,6 +52,21 @@ def test_clocks_that_waiting_may_part_are_undecided():
         clocks_agree(later(0.03), SENT, [0.025] * 21, 0.01, scatter=COLD)
 
 
+OPEN = [0.002 * place for place in range(21)]  # its median's interval reaches beyond 0.02, and begins below
+
+
+@pytest.mark.parametrize("waited_s", [None, 0.0, 0.001])
+def test_a_difference_that_may_be_one_is_undecided_where_little_was_waited(waited_s):
+    late = [sent + by for sent, by in zip(SENT, OPEN, strict=True)]
+    with pytest.raises(UndecidedError, match=r"cannot be told from the tolerance of 0\.0200"):
+        clocks_agree(late, SENT, [waited_s] * 21, 0.02, scatter=COLD)
+
+
+def test_a_difference_that_may_be_one_is_none_where_the_wait_explains_it():
+    late = [sent + by for sent, by in zip(SENT, OPEN, strict=True)]
+    assert clocks_agree(late, SENT, [0.03] * 21, 0.02, scatter=COLD)
+
+
 def test_a_long_wait_in_a_few_calls_does_not_explain_the_others():
     assert not clocks_agree(later(0.03), SENT, [0.0] * 18 + [5.0] * 3, 0.01, scatter=COLD)
 
