@@ -93,7 +93,6 @@ Behind = Callable[..., Stack]
 @pytest.fixture
 def behind(stack_under_test: Stack) -> Behind:
     """``behind(place)`` puts a tier behind LMCache, which starts anew where that is another one."""
-
     plain = replace(stack_under_test.config.cache, shared_memory=False)
 
     def put(place: int, **limit: float) -> Stack:

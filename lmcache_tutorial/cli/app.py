@@ -60,12 +60,15 @@ def clear_errors(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def called(**given: Any) -> None:
-        interrupted_by_signals()
+        restore = interrupted_by_signals()
         try:
             command(**given)
         except (*USAGE, *FAILED) as problem:
             error(f"error: {problem}")
             raise typer.Exit(2 if isinstance(problem, USAGE) else 1) from None
+        finally:
+            for handler in restore:
+                handler()
 
     return called
 

@@ -21,8 +21,7 @@ class Document:
     """The specification of a document; nothing is read until :func:`cut`.
 
     ``size`` is ``short``, ``medium``, ``long``, ``kept`` or ``moved``: the profile says how many tokens that
-    is on this machine.
-    The seed decides which files come first.
+    is on this machine. The seed decides which files come first.
     """
 
     name: str

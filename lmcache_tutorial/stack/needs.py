@@ -78,7 +78,7 @@ def compiled_operations() -> Check:
     """
     spec = util.find_spec("lmcache")
     folder = Path(next(iter(spec.submodule_search_locations or ()))) if spec else Path()
-    # 0.5.3 calls it c_ops, later versions cuda_ops.
+    # 0.5.3 calls it c_ops, later versions cuda_ops
     found = [*folder.glob("cuda_ops*.so"), *folder.glob("c_ops*.so")] if spec else []
     reason = "no extension module in the package"
     if found:
