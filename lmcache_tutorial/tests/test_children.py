@@ -10,9 +10,10 @@ import pytest
 from lmcache_tutorial.machine.children import run_child
 
 WAITING = """
-import sys
+import signal, sys
 from pathlib import Path
 from lmcache_tutorial.machine.children import interrupted_by_signals, run_child
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where these tests run under nohup
 interrupted_by_signals()
 try:
     run_child([sys.executable, "-c", sys.argv[1], sys.argv[2]], cwd=Path(), limit_s=60)
