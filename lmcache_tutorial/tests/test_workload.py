@@ -13,6 +13,7 @@ from lmcache_tutorial.settings.size_classes import FEWEST_CHUNKS
 from lmcache_tutorial.settings.workload import HYSTERESIS, Memory, expected, fit
 
 CLASSES = PROFILES["cpu"].classes
+AROUND_TOKENS = 1024  # an agent's template, tools, questions and answers
 LONG = [one.sizes.long for one in CLASSES]
 rates = st.floats(1, 100_000)
 
@@ -88,3 +89,10 @@ def test_where_nothing_was_measured_the_format_tells_what_to_expect():
     assert expected(CLASSES, None, "bfloat16").long == 3600
     assert expected(CLASSES, None, "float32").long == 600
     assert expected(CLASSES, 2400, "float32").long == 2400
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_a_long_document_and_a_short_one_fit_the_context_together(profile):
+    context = profile.stack.engine.context_tokens
+    for one in profile.classes:
+        assert one.sizes.long + one.sizes.short + AROUND_TOKENS <= context
