@@ -1,4 +1,4 @@
-"""One glossary for README and report, whose words lead to where a run shows them; and which lessons there are."""
+"""One glossary for README and report, whose words lead to where a run shows them; which lessons there are."""
 
 import ast
 import json

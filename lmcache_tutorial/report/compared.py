@@ -1,0 +1,127 @@
+"""Several runs side by side, as one page: headlines, hits, times as ratios with intervals, what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from statistics import median
+from typing import Any
+
+from ..pages.templating import machine_words, page_environment, workload_words
+from ..quantities.records import Interval
+from ..quantities.sources import SOURCES, served_by
+from ..quantities.statistics import ratio_unpaired
+from .fingerprint import WORK, Results, differences, fingerprint
+from .page import OUTCOME_WORDS, holds
+from .runs import NamedRun
+
+Part = Mapping[str, Any]
+"""A lesson or a group of one run, as results.json has it."""
+FEWEST = 3  # rounds that a ratio's interval needs
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """The median of an arm's times in one run [s], and how many times the first run's it is."""
+
+    median_s: float
+    ratio: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """A lesson or a group of prompts: its part in each run, and the times of each of its arms.
+
+    Attributes:
+        title: its title.
+        parts: one a run; ``None`` where the run does not hold it.
+        times: quantity and arm -> one a run.
+        same_work: of each run, whether its times are times of the same work as the first one's.
+    """
+
+    title: str
+    parts: Sequence[Part | None]
+    same_work: Sequence[bool]
+    times: Mapping[tuple[str, str], Sequence[Time | None]] = field(default_factory=dict)
+
+
+def chapters(runs: Sequence[Results]) -> Iterator[Chapter]:
+    """Put the lessons and the groups of runs side by side, in the order of their first appearance."""
+    held = [{one["id"]: one for one in (*run["lessons"], *run.get("groups", []))} for run in runs]
+    prints = [fingerprint(run) for run in runs]
+    same = [all(one.get(name) == prints[0].get(name) for name in WORK) for one in prints]
+    for key in sorted({key for one in held for key in one}):
+        parts = [one.get(key) for one in held]
+        known = next(part for part in parts if part)
+        prompts = [known_prompts(part) for part in parts]
+        alike = [one and prompt in (None, prompts[0]) for one, prompt in zip(same, prompts, strict=True)]
+        yield Chapter(
+            known.get("title") or f"{known['name']}, {known['file']}", parts, alike, times(parts, alike)
+        )
+
+
+def known_prompts(part: Part | None) -> list[Any] | None:
+    """Return what identifies the prompts of a group; a lesson has none, since its run tells its documents."""
+    return [one.get("segments") for one in part["requests"]] if part and "requests" in part else None
+
+
+def times(
+    parts: Sequence[Part | None], same_work: Sequence[bool]
+) -> dict[tuple[str, str], list[Time | None]]:
+    """Take the times of every arm; a run that did the same work as the first has a ratio to it."""
+    found = [
+        {(one["name"], one["arm"]): one["values"] for one in part["measurements"] if one["unit"] == "s"}
+        if part
+        else {}
+        for part in parts
+    ]
+    rows: dict[tuple[str, str], list[Time | None]] = {}
+    for key in dict.fromkeys(key for one in found for key in one):
+        first = found[0].get(key, [])
+        rows[key] = [
+            _time(one.get(key, []), first if number and same else [])
+            for number, (one, same) in enumerate(zip(found, same_work, strict=True))
+        ]
+    return rows
+
+
+def _time(values: Sequence[float], first: Sequence[float]) -> Time | None:
+    if not values:
+        return None
+    fit = min(len(values), len(first)) >= FEWEST and all(
+        isfinite(one) and one > 0 for one in (*values, *first)
+    )
+    return Time(median(values), ratio_unpaired(values, first) if fit else None)
+
+
+def exact(part: Part) -> tuple[int, int]:
+    """Count a lesson's predictions that came out exactly, and all of them.
+
+    >>> exact({"predictions": [{"predicted": [1], "measured": [1]}, {"predicted": [1], "measured": [2]}]})
+    (1, 2)
+    """
+    predictions = part.get("predictions", [])
+    return sum(map(holds, predictions)), len(predictions)
+
+
+def render_compared(runs: Sequence[NamedRun]) -> str:
+    """Build the page: no script, no network, everything that a run said escaped.
+
+    Args:
+        runs: at least two; times are compared with those of the first.
+    """
+    page = page_environment()
+    page.globals |= {"machine_words": machine_words, "workload_words": workload_words, "exact": exact}
+    page.globals |= {"sources": SOURCES, "served_by": served_by}
+    page.filters["word"] = OUTCOME_WORDS.__getitem__
+    documents = [one.results for one in runs]
+    prints = [fingerprint(one) for one in documents]
+    apart = differences(prints)
+    return page.get_template("runs.html.jinja").render(
+        title=f"{len(runs)} runs, side by side",
+        runs=runs,
+        apart=apart,
+        alike=len({name for one in prints for name in one}) - len(apart),
+        chapters=list(chapters(documents)),
+    )
