@@ -15,6 +15,7 @@ from ..quantities.statistics import ratio_unpaired
 from .fingerprint import WORK, Results, differences, fingerprint
 from .page import OUTCOME_WORDS, holds
 from .runs import NamedRun
+from .terminal import drop
 
 Part = Mapping[str, Any]
 """A lesson or a group of one run, as results.json has it."""
@@ -113,7 +114,7 @@ def render_compared(runs: Sequence[NamedRun]) -> str:
     """
     page = page_environment()
     page.globals |= {"machine_words": machine_words, "workload_words": workload_words, "exact": exact}
-    page.globals |= {"sources": SOURCES, "served_by": served_by}
+    page.globals |= {"sources": SOURCES, "served_by": served_by, "drop": drop}
     page.filters["word"] = OUTCOME_WORDS.__getitem__
     documents = [one.results for one in runs]
     prints = [fingerprint(one) for one in documents]

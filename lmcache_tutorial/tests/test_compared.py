@@ -86,7 +86,7 @@ def test_headlines_hits_and_exact_predictions_stand_side_by_side():
     assert text.count("98.4 %") == 4
     assert text.count(">1 of 1<") == 2
     assert text.count("engine&#39;s own cache") >= 3
-    assert "93.4 % to 95.4 %" in text
+    assert "94.3 % (93.4 to 95.4)" in text
 
 
 def test_the_page_escapes_what_runs_say_and_asks_for_nothing(document):

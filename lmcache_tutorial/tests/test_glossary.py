@@ -57,6 +57,7 @@ def test_the_page_has_the_words_and_says_which_lessons_were_not_run(document):
         assert f'<dt id="{one.id}">{one.title}</dt>' in text
         assert f"<code>pytest -k {one.id}</code>" in text
     assert shown_at(Place("lesson7", "chart", "x"), {}) == ("Lesson 7, which was not run", "lesson7")
+    assert 'Shown in <a href="#lesson7">Lesson 7, which was not run</a>' in text
     assert "<em>and all before it</em>" in text
     assert "<code>cache_salt</code>" in text
 
@@ -65,7 +66,7 @@ def test_a_run_of_prompts_alone_misses_no_lesson(document):
     document["lessons"] = []
     text = render(document)
     assert "Lessons that were not run" not in text
-    assert "Shown here" not in text
+    assert "Shown in" not in text
     assert "time to first token" in text
 
 
