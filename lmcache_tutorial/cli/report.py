@@ -10,6 +10,7 @@ from typing import Annotated
 from urllib.parse import quote
 
 import typer
+from jinja2 import TemplateError
 
 from ..gate.baseline import Baseline, BaselineError
 from ..machine.files import write_atomically
@@ -18,7 +19,7 @@ from ..report.headlines import headlines, into
 from ..report.joined import join
 from ..report.page import write_report
 from ..report.results import write_results
-from ..report.runs import NamedRun, RunError, page_of, read_run, results_file
+from ..report.runs import FIX, NamedRun, RunError, page_of, read_run, results_file
 from ..settings.errors import ConfigError, MissingExtraError
 from ..settings.options import BaselineOptions, HeadlinesOptions, ReportOptions
 from ..settings.paths import user_path, write_user_file
@@ -66,8 +67,7 @@ def _side_by_side(runs: Sequence[Path], target: Path) -> None:
         page = page_of(results_file(run))
         link = quote(os.path.relpath(page, target.parent)) if page.is_file() else ""
         named.append(NamedRun(str(run), read_run(run), link))
-    text = render_compared(named)
-    _written(target, lambda: write_atomically(target, text))
+    _written(target, lambda: write_atomically(target, render_compared(named)))
     line(f"side by side: {len(named)} runs in {target}")
 
 
@@ -98,6 +98,9 @@ def _written(path: Path, write: Callable[[], None]) -> None:
         raise ConfigError(f"{path} cannot be written: {reason}.\nTo fix: name a file of yours") from None
     except ModuleNotFoundError as error:  # a chart without matplotlib
         raise MissingExtraError(str(error)) from None
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, TemplateError) as error:
+        why = f"{type(error).__name__} {error}"
+        raise RunError(f"{path} cannot be made of what was read: {why}.\n{FIX}") from None
 
 
 @with_options("baseline")

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from ..pages.templating import machine_words, page_environment, workload_words
+from ..quantities.formats import figure, summary
 from ..quantities.records import Interval
 from ..quantities.sources import SOURCES, served_by
 from ..quantities.statistics import ratio_unpaired
@@ -31,12 +32,24 @@ class Time:
 
 
 @dataclass(frozen=True, slots=True)
+class Count:
+    """What was counted of a prediction in all rounds of one run, in words.
+
+    ``missed`` says what was predicted where that is something else, and is empty where it came out exactly.
+    """
+
+    measured: str
+    missed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Chapter:
-    """A lesson or a group of prompts: its part in each run, and the times of each of its arms.
+    """A lesson or a group of prompts: its part in each run, what was predicted, and the times of its arms.
 
     Attributes:
         title: its title.
         parts: one a run; ``None`` where the run does not hold it.
+        counts: what was predicted -> one a run.
         times: quantity and arm -> one a run.
         same_work: of each run, whether its times are times of the same work as the first one's.
     """
@@ -44,6 +57,7 @@ class Chapter:
     title: str
     parts: Sequence[Part | None]
     same_work: Sequence[bool]
+    counts: Mapping[str, Sequence[Count | None]] = field(default_factory=dict)
     times: Mapping[tuple[str, str], Sequence[Time | None]] = field(default_factory=dict)
 
 
@@ -57,14 +71,33 @@ def chapters(runs: Sequence[Results]) -> Iterator[Chapter]:
         known = next(part for part in parts if part)
         prompts = [known_prompts(part) for part in parts]
         alike = [one and prompt in (None, prompts[0]) for one, prompt in zip(same, prompts, strict=True)]
-        yield Chapter(
-            known.get("title") or f"{known['name']}, {known['file']}", parts, alike, times(parts, alike)
-        )
+        title = known.get("title") or f"{known['name']}, {known['file']}"
+        yield Chapter(title, parts, alike, counts(parts), times(parts, alike))
 
 
 def known_prompts(part: Part | None) -> list[Any] | None:
     """Return what identifies the prompts of a group; a lesson has none, since its run tells its documents."""
     return [one.get("segments") for one in part["requests"]] if part and "requests" in part else None
+
+
+def counts(parts: Sequence[Part | None]) -> dict[str, list[Count | None]]:
+    """Put what was predicted of a lesson, or of the requests of a group, side by side."""
+    found = [dict(_counts(part)) if part else {} for part in parts]
+    return {name: [one.get(name) for one in found] for name in dict.fromkeys(n for one in found for n in one)}
+
+
+def _counts(part: Part) -> Iterator[tuple[str, Count]]:
+    for one in part.get("predictions", []):
+        missed = "" if holds(one) else summary(one["predicted"], one["unit"])
+        yield one["name"], Count(summary(one["measured"], one["unit"]), missed)
+    for one in part.get("requests", []):
+        told = [count for count in one["reused"] if count is not None]
+        measured = summary(told, "tokens") if told else "not told"
+        exact = one["predicted"] is None or set(told) <= {one["predicted"]}
+        yield (
+            f"Reused, line {one['line']}",
+            Count(measured, "" if exact else figure(one["predicted"], "tokens")),
+        )
 
 
 def times(
@@ -96,16 +129,6 @@ def _time(values: Sequence[float], first: Sequence[float]) -> Time | None:
     return Time(median(values), ratio_unpaired(values, first) if fit else None)
 
 
-def exact(part: Part) -> tuple[int, int]:
-    """Count a lesson's predictions that came out exactly, and all of them.
-
-    >>> exact({"predictions": [{"predicted": [1], "measured": [1]}, {"predicted": [1], "measured": [2]}]})
-    (1, 2)
-    """
-    predictions = part.get("predictions", [])
-    return sum(map(holds, predictions)), len(predictions)
-
-
 def render_compared(runs: Sequence[NamedRun]) -> str:
     """Build the page: no script, no network, everything that a run said escaped.
 
@@ -113,7 +136,7 @@ def render_compared(runs: Sequence[NamedRun]) -> str:
         runs: at least two; times are compared with those of the first.
     """
     page = page_environment()
-    page.globals |= {"machine_words": machine_words, "workload_words": workload_words, "exact": exact}
+    page.globals |= {"machine_words": machine_words, "workload_words": workload_words}
     page.globals |= {"sources": SOURCES, "served_by": served_by, "drop": drop}
     page.filters["word"] = OUTCOME_WORDS.__getitem__
     documents = [one.results for one in runs]

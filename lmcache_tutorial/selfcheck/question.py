@@ -105,7 +105,7 @@ class Asked:
         """Answer it from a lesson's results; what a run does not show the answer says plainly."""
         try:
             seen = f"In this run {self.evidence(Shown(lesson))}"
-        except NotShownError:
+        except LookupError:  # not shown, or a chart of an earlier version lacks a field
             seen = (
                 f"This run holds no number for it; with this version of the suite it stands in {self.where}."
             )

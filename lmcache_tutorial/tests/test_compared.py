@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from lmcache_tutorial.report.compared import chapters, render_compared
+from lmcache_tutorial.report.compared import Count, chapters, render_compared
 from lmcache_tutorial.report.runs import NamedRun, read_run
 from lmcache_tutorial.tests.conftest import HOSTILE
 from lmcache_tutorial.tests.test_joined import GROUP, ROOT, command, run, written
@@ -81,12 +81,26 @@ def test_a_lesson_that_one_run_lacks_says_so():
     assert "Lesson 3. LMCache survives the engine" in text
 
 
-def test_headlines_hits_and_exact_predictions_stand_side_by_side():
+def test_headlines_and_hits_stand_side_by_side():
     text = rendered(run(2), run(2, started="2026-11-28T10:00:00Z"))
     assert text.count("98.4 %") == 4
-    assert text.count(">1 of 1<") == 2
     assert text.count("engine&#39;s own cache") >= 3
     assert "94.3 % (93.4 to 95.4)" in text
+
+
+def test_a_prediction_that_was_missed_is_told_beside_what_was_counted():
+    missed = run(2)
+    missed["lessons"][0]["predictions"][0]["predicted"] = [2432] * 7
+    request = {"line": 3, "prompt_tokens": 9, "shared_tokens": 1, "predicted": 64}
+    for one, reused in ((missed, [64, 32]), (other := run(2), [None, None])):
+        one["groups"] = [{**GROUP, "requests": [{**request, "reused": reused, "segments": []}]}]
+    group, lesson = chapters([missed, other])
+    assert lesson.counts["Reused tokens of the second ask"] == [
+        Count("2,400 tokens", "2,432 tokens"),
+        Count("2,400 tokens"),
+    ]
+    assert group.counts["Reused, line 3"] == [Count("32 to 64 tokens", "64 tokens"), Count("not told")]
+    assert "predicted: 2,432 tokens" in rendered(missed, other)
 
 
 def test_the_page_escapes_what_runs_say_and_asks_for_nothing(document):

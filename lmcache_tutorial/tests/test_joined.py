@@ -214,6 +214,24 @@ def test_a_file_that_is_no_run_is_one_message(tmp_path, text):
     assert len(str(error.value)) < 1000
 
 
+def test_without_the_extras_check_what_is_missing_is_named_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr("lmcache_tutorial.report.runs.util.find_spec", lambda name: None)
+    assert read_run(written(tmp_path / "whole", run(1)))["verdict"] == "passed"
+    lacking = run(1)
+    del lacking["verdict"], lacking["lessons"][0]["headline"], lacking["environment"]["model"]
+    with pytest.raises(RunError, match="it lacks verdict, environment model, lessons lesson1 headline"):
+        read_run(written(tmp_path / "lacking", lacking))
+
+
+def test_a_run_of_which_no_page_can_be_made_is_one_message(tmp_path):
+    odd = run(1)
+    odd["lessons"][0]["traces"] = [{"id": "a", "spans": [{}]}]
+    done = command(written(tmp_path / "odd", odd))
+    assert done.exit_code == 2, done.output
+    assert "index.html cannot be made of what was read: UndefinedError" in done.stderr
+    assert not (tmp_path / "odd" / "index.html").exists()
+
+
 def command(*arguments):
     return CliRunner().invoke(app, ["report", *map(str, arguments)])
 

@@ -50,7 +50,7 @@ def test_the_reference_run_answers_nearly_all_of_them_with_its_numbers():
     assert set(unanswered) <= {"The client's TTFT less the engine's, cold", "KV that must come"}
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
+@pytest.mark.parametrize("name", CHAPTERS, ids=range(1, 10))  # a lesson's id would be found by -k
 def test_a_name_that_an_answer_looks_for_stands_in_its_lesson(name):
     (module,) = (ROOT / "tutorial_tests").glob(f"test_{name}_*.py")
     text = module.read_text()
