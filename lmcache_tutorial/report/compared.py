@@ -62,7 +62,7 @@ class Chapter:
 
 
 def chapters(runs: Sequence[Results]) -> Iterator[Chapter]:
-    """Put the lessons and the groups of runs side by side, in the order of their first appearance."""
+    """Put the lessons and the groups of runs side by side, in the order of their ids."""
     held = [{one["id"]: one for one in (*run["lessons"], *run.get("groups", []))} for run in runs]
     prints = [fingerprint(run) for run in runs]
     same = [all(one.get(name) == prints[0].get(name) for name in WORK) for one in prints]
