@@ -14,6 +14,7 @@ from ..models.model import ModelError
 from ..prompts.documents import CorpusError
 from ..prompts.rendering import RenderingError
 from ..report.headlines import HeadlinesError
+from ..report.runs import RunError
 from ..servers.process import ServerError
 from ..settings.errors import ConfigError, MissingExtraError
 from ..stack.kept_state import StackError
@@ -22,13 +23,13 @@ from .diagnose import diagnose_log
 from .machine import doctor, prepare
 from .printing import error
 from .prompts import from_langfuse
-from .report import show_headlines, write_baseline
+from .report import make_report, show_headlines, write_baseline
 from .stack_commands import down, status, up
 from .traces import send_traces
 from .watch import watch_traces
 from .workbench import prefill_rate, repeat_lessons, versions
 
-USAGE = (BaselineError, ConfigError, HeadlinesError, RenderingError)
+USAGE = (BaselineError, ConfigError, HeadlinesError, RenderingError, RunError)
 FAILED = (CorpusError, LangfuseError, MissingExtraError, ModelError, ServerError, StackError)
 COMMANDS: dict[str, Callable[..., None]] = {
     "up": up,
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor,
     "prepare": prepare,
     "headlines": show_headlines,
+    "report": make_report,
     "baseline": write_baseline,
     "diagnose": diagnose_log,
     "watch": watch_traces,

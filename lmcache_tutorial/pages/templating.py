@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from ..quantities.formats import figure, percent, seconds, sequence, summary
 
@@ -16,6 +18,7 @@ TITLES = {
     "faults": "What breaks, and what the client sees of it",
 }
 RANDOM_WEIGHTS = "random weights: times and hits are real, answers are noise"
+MARKED = re.compile(r"`([^`]+)`|\*([^*\s][^*]*)\*")  # code; stress
 
 
 def page_environment() -> Environment:
@@ -29,8 +32,23 @@ def page_environment() -> Environment:
     )
     environment.globals["random_weights"] = RANDOM_WEIGHTS
     environment.filters |= {"percent": percent, "seconds": seconds, "figure": figure}
-    environment.filters |= {"summary": summary, "sequence": sequence}
+    environment.filters |= {"summary": summary, "sequence": sequence, "inline": inline}
     return environment
+
+
+def inline(text: str) -> Markup:
+    """Show a sentence's `code` and *stress* as such; all else is escaped.
+
+    >>> print(inline("KV depends on *all before it*: `a < b`"))
+    KV depends on <em>all before it</em>: <code>a &lt; b</code>
+    """
+    done, at = Markup(), 0
+    for found in MARKED.finditer(text):
+        tag = "code" if found[1] else "em"
+        done += escape(text[at : found.start()]) + Markup(f"<{tag}>") + escape(found[1] or found[2])
+        done += Markup(f"</{tag}>")
+        at = found.end()
+    return done + escape(text[at:])
 
 
 def machine_words(environment: Mapping[str, Any]) -> str:

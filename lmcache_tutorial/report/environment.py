@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from contextlib import suppress
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,9 @@ from ..settings.run import RunConfig
 from ..settings.workload import Workload
 
 OPTIONAL = ("fastokens",)
+PACKAGE = Path(__file__).parents[1]
+LESSONS = ("tutorial_tests", "fixtures")  # they lie beside the package in a clone, and nowhere else
+SOURCES = (".py", ".jinja", ".html", ".json")
 
 
 def environment(run: RunConfig) -> dict[str, Any]:
@@ -34,6 +39,7 @@ def environment(run: RunConfig) -> dict[str, Any]:
     return {
         "hardware": f"{device}{processor()}, {usable_cores()} cores, {memory:.0f} GiB",
         "python": platform.python_version(),
+        "code": code_digest(),
         "packages": packages,
         "model": Path(run.stack.model).name if Path(run.stack.model).is_dir() else run.stack.model,
         "weights": "random" if run.stack.model in SHAPES else "real",
@@ -51,12 +57,30 @@ def client_environment() -> dict[str, Any]:
     return {
         "hardware": f"asked from {processor()}, {usable_cores()} cores",
         "python": platform.python_version(),
+        "code": code_digest(),
         "packages": {name: metadata.version(name) for name in ("lmcache-tutorial", "pytest", "httpx")},
         "model": "unknown",
         "weights": "unknown",
         "profile": "deployment",
         "stack": {},
     }
+
+
+@lru_cache(maxsize=1)
+def code_digest() -> str:
+    """Hash the suite's own sources, the lessons and fixtures of a clone among them, but not its tests.
+
+    Two runs of equal digest were made by the same code, whether or not it was committed.
+    """
+    files = [path for path in PACKAGE.rglob("*") if path.suffix in SOURCES]
+    files = [path for path in files if path.relative_to(PACKAGE).parts[0] != "tests"]
+    if (PACKAGE.parent / LESSONS[0]).is_dir():
+        files += [path for folder in LESSONS for path in (PACKAGE.parent / folder).glob("*.py")]
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        text = path.read_bytes()
+        digest.update(f"{path.relative_to(PACKAGE.parent)} {len(text)}\n".encode() + text)
+    return digest.hexdigest()[:12]
 
 
 def workload_document(workload: Workload, dtype_reason: str, dtype: str) -> dict[str, Any]:

@@ -8,10 +8,14 @@ from statistics import median
 from types import MappingProxyType
 from typing import Any
 
+from ..lessons.glossary import GLOSSARY
+from ..lessons.places import Place
+from ..lessons.suite import left_out
 from ..machine.files import write_atomically
 from ..pages.charts import caption, draw, legend
 from ..pages.templating import TITLES, machine_words, page_environment, workload_words
 from ..quantities.sources import SOURCES, served_by
+from ..selfcheck.chapters import questions
 
 OUTCOME_WORDS = {
     "passed": "passed",
@@ -49,7 +53,14 @@ def render(results: Mapping[str, Any], pages: Mapping[str, str] = MappingProxyTy
         "served_by": served_by,
     }
     page.filters |= {"word": OUTCOME_WORDS.__getitem__, "median": median}
-    return page.get_template("report.html.jinja").render(run=results, pages=pages)
+    lessons = {lesson["id"]: lesson for lesson in results["lessons"]}
+    return page.get_template("report.html.jinja").render(
+        run=results,
+        pages=pages,
+        left_out=left_out(lessons) if lessons else (),
+        questions={name: questions(lesson) for name, lesson in lessons.items()},
+        terms=[(term, *shown_at(term.shown, lessons)) for term in GLOSSARY],
+    )
 
 
 def write_report(results: Mapping[str, Any], path: Path) -> None:
@@ -57,6 +68,23 @@ def write_report(results: Mapping[str, Any], path: Path) -> None:
     beside = {f"{name}.html": title for name, title in TITLES.items()}
     pages = {name: title for name, title in beside.items() if path.with_name(name).is_file()}
     write_atomically(path, render(results, pages))
+
+
+def shown_at(place: Place, lessons: Mapping[str, Any]) -> tuple[str, str]:
+    """Say where a page shows something, and return the id of that part; a lesson that was not run says so.
+
+    >>> shown_at(Place("lesson2", "chart", "TTFT"), {"lesson2": {"charts": [{"name": "TTFT"}]}})
+    ('Lesson 2, the chart “TTFT”', 'lesson2-chart1')
+    >>> shown_at(Place("lesson2", "chart", "TTFT"), {"lesson2": {}})
+    ('Lesson 2', 'lesson2')
+    >>> shown_at(Place("lesson2", "chart", "TTFT"), {})
+    ('Lesson 2, which was not run', 'lesson2')
+    """
+    name, lesson = f"Lesson {place.lesson.removeprefix('lesson')}", lessons.get(place.lesson)
+    if lesson is None:
+        return f"{name}, which was not run", place.lesson
+    part = place.found(lesson)
+    return (f"{name}, {place}", part) if part else (name, place.lesson)
 
 
 def holds(prediction: Mapping[str, Any]) -> bool:

@@ -324,6 +324,27 @@ class HeadlinesOptions:
     ] = None
 
 
+@dataclass(frozen=True)
+class ReportOptions:
+    """What ``lmcache-tutorial report`` makes of runs, and where it puts it."""
+
+    into: Annotated[
+        Path | None,
+        Option(
+            "the file to write",
+            chosen="the run's own page; of several reports/runs.html, joined reports/joined/results.json",
+            commands=("report",),
+        ),
+    ] = None
+    merge: Annotated[
+        bool,
+        Option(
+            "join runs of one fingerprint into one results.json, with its page beside it",
+            commands=("report",),
+        ),
+    ] = False
+
+
 def table(options: type) -> tuple[Option, ...]:
     """Return the rows of one of the dataclasses above.
 

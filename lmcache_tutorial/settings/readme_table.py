@@ -1,4 +1,4 @@
-"""The table of options as README.md shows it; `python .ci/readme_options.py` puts it there."""
+"""The table of options as README.md shows it; `python .ci/readme_tables.py` puts it there."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """The report in a real browser, opened from a file: headless Chromium from Debian's packages."""
 
+import base64
 import json
 import os
 import re
@@ -8,8 +9,10 @@ import shutil
 import jsonschema
 import pytest
 
+from lmcache_tutorial.report.compared import render_compared
 from lmcache_tutorial.report.page import write_report
 from lmcache_tutorial.report.results import schema
+from lmcache_tutorial.report.runs import NamedRun
 from lmcache_tutorial.tests.conftest import HOSTILE, OUTCOMES
 
 MISSING = [name for name in ("chromium", "chromedriver") if not shutil.which(name)]
@@ -142,12 +145,77 @@ def test_colours_follow_the_theme(page):
     assert seen["dark"][1] != seen["light"][1]
 
 
-def test_the_page_fits_a_phone(page):
-    page.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": 390, "height": 800, "deviceScaleFactor": 2, "mobile": True},
-    )
+PHONE = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+# Whatever stands beyond the page's right edge, but for what a box of its own scrolls.
+BEYOND = """
+return [...document.body.querySelectorAll('*')].filter(e =>
+  !e.closest('.scroll, pre') && e.getBoundingClientRect().right > document.documentElement.clientWidth + 1
+).map(e => e.outerHTML.slice(0, 120))
+"""
+WIDER = (
+    "return [...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
+)
+
+
+def on_a_phone(page):
+    """What does not fit a phone, and how many boxes are scrolled there by themselves."""
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
     assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    return page.execute_script(BEYOND), page.execute_script(WIDER)
+
+
+def test_the_page_fits_a_phone_and_wide_tables_scroll_in_boxes_of_their_own(page):
+    assert page.execute_script(
+        "return [...document.querySelectorAll('table')].every(t => t.closest('.scroll'))"
+    )
+    beyond, scrolled = on_a_phone(page)
+    assert beyond == []
+    assert scrolled > 3
+
+
+# What a reader sees on paper: folded parts, charts and their width, what sticks or scrolls.
+ON_PAPER = """
+const all = [...document.querySelectorAll('*')], style = e => getComputedStyle(e);
+const wide = document.documentElement.clientWidth + 1;
+return {
+  folded: [...document.querySelectorAll('details')].filter(d => {
+    const inner = [...d.children].find(e => e.tagName !== 'SUMMARY');
+    return !inner.checkVisibility() || inner.getBoundingClientRect().height < 5;
+  }).length,
+  details: document.querySelectorAll('details').length,
+  sticky: all.filter(e => ['sticky', 'fixed'].includes(style(e).position)).length,
+  scrolled: all.filter(e => ['auto', 'scroll'].includes(style(e).overflowX) && e.tagName !== 'PRE').length,
+  cut: [...document.querySelectorAll('svg')].filter(e => e.getBoundingClientRect().right > wide).length,
+  split: all.filter(e => e.matches('.scroll:has(svg)') && style(e).breakInside !== 'avoid').length,
+  paper: style(document.body).backgroundColor,
+  grey: all.filter(e => style(e).printColorAdjust !== 'exact').length,
+};
+"""
+
+
+def test_on_paper_folded_parts_are_open_and_charts_are_whole(page):
+    dark = {"media": "print", "features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {**PHONE, "width": 690, "mobile": False})
+    seen = page.execute_script(ON_PAPER)
+    assert seen.pop("details") > 5 * len(OUTCOMES)  # the answers at least
+    paper = {"folded": 0, "sticky": 0, "scrolled": 0, "cut": 0, "split": 0, "grey": 0}
+    assert seen == {**paper, "paper": "rgb(255, 255, 255)"}
+    printed = page.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})
+    assert base64.b64decode(printed["data"]).startswith(b"%PDF-")
+
+
+def test_runs_side_by_side_do_nothing_and_fit_a_phone(browser, document, tmp_path):
+    other = {**document, "environment": {**document["environment"], "hardware": HOSTILE, "code": HOSTILE}}
+    other["groups"] = [hostile_group(1, "failed")]
+    runs = [NamedRun(HOSTILE, document), NamedRun("b", other), NamedRun("c", document)]
+    (tmp_path / "runs.html").write_text(render_compared(runs))
+    browser.get((tmp_path / "runs.html").as_uri())
+    assert browser.get_log("browser") == []
+    assert browser.title == "3 runs, side by side"
+    beyond, scrolled = on_a_phone(browser)
+    assert beyond == []
+    assert scrolled > 3
 
 
 def hostile_group(number, outcome):
@@ -200,7 +268,7 @@ def test_groups_of_prompts_do_nothing_and_fit(browser, document, tmp_path, width
     show(browser, "light", width)
     assert browser.get_log("browser") == []
     assert browser.title == "LMCache tutorial: failed"
-    assert browser.execute_script("return document.querySelectorAll('section').length") == len(outcomes) + 1
+    assert browser.execute_script("return document.querySelectorAll('section').length") == len(outcomes) + 2
     assert browser.execute_script("return document.querySelectorAll('.lane b').length") == 6 * len(outcomes)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     assert "not told" in browser.execute_script("return document.body.textContent")

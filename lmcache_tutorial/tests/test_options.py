@@ -16,6 +16,7 @@ from lmcache_tutorial.settings.options import (
     DiagnoseOptions,
     HeadlinesOptions,
     PromptsOptions,
+    ReportOptions,
     RunOptions,
     StatusOptions,
     TracesOptions,
@@ -42,6 +43,7 @@ ROWS = (
     *table(PromptsOptions),
     *table(TracesOptions),
     *table(WatchOptions),
+    *table(ReportOptions),
 )
 ONLY_PYTESTS = "keep-stack|peers|allow-slow-lmcache|report-dir|min-ttft-drop"
 BOTH = "stack|model|dtype|chunk-tokens|engine-memory-gib|lmcache-memory-gib|gpu-memory-share|min-hit-rate"
@@ -85,7 +87,7 @@ def test_each_command_has_the_options_that_the_table_gives_it():
 def test_the_readme_shows_the_table():
     shown = (ROOT / "README.md").read_text().partition("<!-- options -->")[2]
     shown = shown.partition("<!-- /options -->")[0].strip()
-    assert shown == options_table(), "run: python .ci/readme_options.py"
+    assert shown == options_table(), "run: python .ci/readme_tables.py"
 
 
 def test_no_old_spelling_is_left():

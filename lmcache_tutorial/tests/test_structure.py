@@ -20,6 +20,7 @@ RANKS = {
     "settings": 3,
     "lessons": 3,
     "prompts": 4,
+    "selfcheck": 4,
     "models": 5,
     "servers": 6,
     "stack": 7,

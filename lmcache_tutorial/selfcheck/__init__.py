@@ -1,0 +1,1 @@
+"""Five questions a lesson, with answers whose numbers come from a run."""
