@@ -12,6 +12,7 @@ from ..machine.files import write_atomically
 from ..pages.charts import caption, draw, legend
 from ..pages.templating import TITLES, machine_words, page_environment, workload_words
 from ..quantities.sources import SOURCES, served_by
+from .own_numbers import own_words
 
 OUTCOME_WORDS = {
     "passed": "passed",
@@ -44,6 +45,7 @@ def render(results: Mapping[str, Any], pages: Mapping[str, str] = MappingProxyTy
         "workload_words": workload_words,
         "waterfall": waterfall,
         "holds": holds,
+        "own_words": own_words,
         "median": median,
         "sources": SOURCES,
         "served_by": served_by,
