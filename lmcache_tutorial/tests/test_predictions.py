@@ -116,6 +116,7 @@ def test_without_a_file_nothing_was_answered(tmp_path):
         ("[lesson2]\n[lesson0]\na = 1", 2, "'lesson0' is no table of a lesson"),
         ("lesson2 = 3", 1, "'lesson2' is no table of a lesson"),
     ],
+    ids=range(11),  # without the name of a lesson: -k lesson2 means the lesson
 )
 def test_a_bad_answer_in_the_file_is_one_error_with_its_line(tmp_path, text, line, reason):
     path = tmp_path / "predictions.toml"
@@ -127,7 +128,9 @@ def test_a_bad_answer_in_the_file_is_one_error_with_its_line(tmp_path, text, lin
     assert "\nTo fix: " in str(error.value)
 
 
-@pytest.mark.parametrize("content", [b'[lesson2]\n"a" =', b"[lesson2]\n[lesson2]", b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b'[lesson2]\n"a" =', b"[lesson2]\n[lesson2]", b"\xff"], ids=["empty", "twice", "binary"]
+)
 def test_what_is_no_toml_is_one_error(tmp_path, content):
     path = tmp_path / "predictions.toml"
     path.write_bytes(content)

@@ -9,7 +9,8 @@ import pytest
 from lmcache_tutorial.lessons.questions import QUESTIONS, questions_of
 
 ROOT = Path(__file__).parents[2]
-LESSONS = {f"lesson{number}": number for number in range(1, 10)}
+LESSONS = [f"lesson{number}" for number in range(1, 10)]
+each_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=range(1, 10))  # -k lesson3 means the lesson
 
 
 def module(lesson: str) -> ast.Module:
@@ -72,7 +73,7 @@ def predictions(tree: ast.Module) -> list[tuple[str, str, bool]]:
     return found
 
 
-@pytest.mark.parametrize("lesson", LESSONS)
+@each_lesson
 def test_every_question_names_a_prediction_that_the_lesson_makes(lesson):
     tree = module(lesson)
     texts, made = Texts(tree), predictions(tree)
@@ -92,7 +93,7 @@ def test_a_name_that_no_lesson_makes_is_noticed():
     assert not Texts(module("lesson4")).makes("in the cellar")
 
 
-@pytest.mark.parametrize("lesson", LESSONS)
+@each_lesson
 def test_a_lesson_asks_for_two_or_three_numbers_and_says_how_they_are_worked_out(lesson):
     questions = questions_of(lesson)
     assert 2 <= len(questions) <= 3
