@@ -22,6 +22,7 @@ from .diagnose import diagnose_log
 from .machine import doctor, prepare
 from .printing import error
 from .prompts import from_langfuse
+from .puzzle import puzzle
 from .report import show_headlines, write_baseline
 from .stack_commands import down, status, up
 from .traces import send_traces
@@ -40,6 +41,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "baseline": write_baseline,
     "diagnose": diagnose_log,
     "watch": watch_traces,
+    "puzzle": puzzle,
     "repeat": repeat_lessons,
     "versions": versions,
     "prefill-rate": prefill_rate,
