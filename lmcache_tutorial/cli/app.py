@@ -14,6 +14,7 @@ from ..models.model import ModelError
 from ..prompts.documents import CorpusError
 from ..prompts.rendering import RenderingError
 from ..report.headlines import HeadlinesError
+from ..servers.counters import CountersError
 from ..servers.process import ServerError
 from ..settings.errors import ConfigError, MissingExtraError
 from ..stack.kept_state import StackError
@@ -30,7 +31,15 @@ from .watch import watch_traces
 from .workbench import prefill_rate, repeat_lessons, versions
 
 USAGE = (BaselineError, ConfigError, HeadlinesError, RenderingError)
-FAILED = (CorpusError, LangfuseError, MissingExtraError, ModelError, ServerError, StackError)
+FAILED = (
+    CorpusError,
+    CountersError,
+    LangfuseError,
+    MissingExtraError,
+    ModelError,
+    ServerError,
+    StackError,
+)
 COMMANDS: dict[str, Callable[..., None]] = {
     "up": up,
     "down": down,

@@ -226,6 +226,19 @@ def test_a_bad_number_in_the_file_is_one_error_before_anything_starts(pytester, 
     assert not (pytester.path / "reports" / "results.json").exists()
 
 
+def test_a_file_that_is_damaged_during_the_run_is_one_message_and_is_left_alone(pytester, suite):
+    damage = """
+    from pathlib import Path
+    Path("reports/predictions.toml").write_text("[lesson2")
+"""
+    pytester.makeconftest(CONFTEST.replace("def stack():\n", f"def stack():{damage}"))
+    done = pytester.runpytest_subprocess(*suite, "-k", "lesson2", timeout=LIMIT_S)
+    assert done.ret == 1
+    done.stdout.fnmatch_lines(["*--kv-predict: *predictions.toml is no TOML: *line 1*"])
+    assert "Traceback" not in done.stdout.str()
+    assert (pytester.path / "reports" / "predictions.toml").read_text() == "[lesson2"
+
+
 def test_the_time_that_a_reader_takes_is_not_the_lessons(pytester, suite):
     slow = (
         CONFTEST.replace("SimpleNamespace\n", "SimpleNamespace\nimport time\n", 1)

@@ -42,7 +42,7 @@ class Evidence:
         salts: different values of ``cache_salt`` among the requests; none counts as one.
         culprits: what the diagnosis of the requests names, the costliest first: the kind, and the segment.
         same_answer: the first request, asked again in a namespace of its own and so computed whole, has the
-            same answer, with the same log-probability of its first token but for rounding.
+            same answer, with the same log-probabilities but for rounding.
     """
 
     puzzle: int
