@@ -20,7 +20,8 @@ from ..settings.paths import write_user_file
 from ..settings.profiles import DEFAULT_MODEL
 from ..settings.run import run_config
 from ..stack.keep import open_stack
-from ..workbench.puzzle_evidence import Evidence, evidence_table
+from ..stack.kept_state import StackError, kept_servers
+from ..workbench.puzzle_evidence import FILE, Evidence, evidence_table
 from ..workbench.puzzle_play import REQUESTS, SESSIONS, TURNS, Application, play
 from ..workbench.puzzles import PUZZLES, Puzzle, choices_text, puzzle_of, said
 from .printing import error, line, printable
@@ -68,6 +69,8 @@ def start(chosen: Puzzle) -> None:
     from ..asking.ask import Asker
     from ..traces.record import Traces
 
+    if kept_servers():
+        raise StackError("a stack is kept already.\nTo fix: lmcache-tutorial down, and then once more")
     _make_folder()
     line("puzzle: starting its stack; this takes a minute or two")
     model = prepare(run.stack.model, _silent)
@@ -82,6 +85,9 @@ def start(chosen: Puzzle) -> None:
         text = "\n".join(
             [MEANT.format(chunk=chunk), *evidence_table(found), "", *_where(stack, traces.path, chunk)]
         )
+    except BaseException:
+        error("the stack goes on running; stop it with: lmcache-tutorial down")
+        raise
     finally:
         ask.close()
         traces.close()
@@ -115,11 +121,13 @@ def judge(found: Evidence, words: str | None) -> None:
 
 
 def _make_folder() -> None:
+    """Make the folder, without the evidence of an earlier puzzle."""
     try:
         FOLDER.mkdir(parents=True, exist_ok=True)
+        (FOLDER / FILE).unlink(missing_ok=True)
     except OSError as problem:
         raise ConfigError(
-            f"{FOLDER.absolute()} cannot be made: {problem.strerror}.\nTo fix: call it in a folder of yours"
+            f"{FOLDER.absolute()} cannot be written: {problem.strerror}.\nTo fix: use a folder of yours"
         ) from None
 
 

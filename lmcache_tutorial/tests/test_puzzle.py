@@ -9,6 +9,7 @@ from lmcache_tutorial.cli.app import app
 from lmcache_tutorial.cli.puzzle import FOLDER
 from lmcache_tutorial.tests.test_predicting import on_a_terminal
 from lmcache_tutorial.tests.test_puzzles import LEFT
+from lmcache_tutorial.workbench.puzzle_evidence import FILE
 from lmcache_tutorial.workbench.puzzles import CHOICES, PUZZLES
 
 COMMAND = [sys.executable, "-m", "lmcache_tutorial.cli.app", "puzzle", "answer"]
@@ -70,6 +71,15 @@ def test_bad_usage_is_one_error_that_says_what_to_do(played, arguments, message)
     assert f"error: {message}" in done.stderr
     assert "To fix: " in done.stderr
     assert done.stdout == ""
+
+
+def test_beside_a_kept_stack_no_puzzle_is_started(played, monkeypatch):
+    played(PUZZLES[0])
+    monkeypatch.setattr("lmcache_tutorial.cli.puzzle.kept_servers", lambda: {"vllm": object()})
+    done = CliRunner().invoke(app, ["puzzle", "2"])
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: a stack is kept already.\nTo fix: lmcache-tutorial down")
+    assert (FOLDER / FILE).exists()  # the puzzle that runs can still be answered
 
 
 def test_an_answer_before_any_puzzle_says_how_to_play_one(tmp_path, monkeypatch):

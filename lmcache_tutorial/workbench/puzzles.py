@@ -15,9 +15,9 @@ from ..settings.topology import StackConfig, TierConfig
 from .puzzle_evidence import Evidence
 
 WIDER = 8  # how many times as large as it is meant to be the other chunk is
+PROMPTS = 24  # of the longest, that the stack as it is meant has room for: as if no two shared anything
 PROMPTS_IN_MEMORY = 3  # that the memory which is too small has room for
 KEPT = 2  # messages that the trim keeps, and the new one
-TIER_GIB = 4.0
 Message = dict[str, Any]
 
 
@@ -33,8 +33,8 @@ class Request:
 
 def as_meant(config: StackConfig, room: Room) -> StackConfig:
     """The stack that the application is meant to run on: memory for everything, and files behind it."""
-    tiers = (TierConfig("file_tier", planned_gib=TIER_GIB),)
-    return replace(config, tiers=tiers).with_caches(tiers=(0,))
+    tiers = (TierConfig("file_tier", planned_gib=room.tier_gib(PROMPTS)),)
+    return replace(config, tiers=tiers).with_caches(tiers=(0,), memory_gib=room.cache_gib(PROMPTS))
 
 
 def as_written(request: Request) -> Request:
