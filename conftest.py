@@ -10,6 +10,7 @@ pytest_plugins = [
     "fixtures.agents",
     "fixtures.pairs",
     "fixtures.report",
+    "fixtures.predictions",
     "fixtures.progress",
     "fixtures.benchmarks",
     "fixtures.peers",

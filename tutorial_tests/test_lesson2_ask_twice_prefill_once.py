@@ -157,8 +157,10 @@ def test_lesson2_the_engines_own_prefix_cache_served_them_all(
     served = [pair.warm.tokens for pair in pairs]
     report.headline(tokens=total(served))
     report.trace("one second ask", pairs[0].warm.trace_id, traces.of(pairs[0].warm))
+    nothing, found = [0] * len(served), [tokens.lmcache for tokens in served]
+    report.compare("Of them from LMCache", predicted=nothing, measured=found)
     assert all(tokens.engine > 0 for tokens in served)
-    assert [tokens.lmcache for tokens in served] == [0] * len(served)
+    assert found == nothing
 
 
 # %% [markdown]

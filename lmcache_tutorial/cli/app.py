@@ -15,6 +15,7 @@ from ..prompts.documents import CorpusError
 from ..prompts.rendering import RenderingError
 from ..report.headlines import HeadlinesError
 from ..report.runs import RunError
+from ..servers.counters import CountersError
 from ..servers.process import ServerError
 from ..settings.errors import ConfigError, MissingExtraError
 from ..stack.kept_state import StackError
@@ -23,6 +24,7 @@ from .diagnose import diagnose_log
 from .machine import doctor, prepare
 from .printing import error
 from .prompts import from_langfuse
+from .puzzle import puzzle
 from .report import make_report, show_headlines, write_baseline
 from .stack_commands import down, status, up
 from .traces import send_traces
@@ -30,7 +32,15 @@ from .watch import watch_traces
 from .workbench import prefill_rate, repeat_lessons, versions
 
 USAGE = (BaselineError, ConfigError, HeadlinesError, RenderingError, RunError)
-FAILED = (CorpusError, LangfuseError, MissingExtraError, ModelError, ServerError, StackError)
+FAILED = (
+    CorpusError,
+    CountersError,
+    LangfuseError,
+    MissingExtraError,
+    ModelError,
+    ServerError,
+    StackError,
+)
 COMMANDS: dict[str, Callable[..., None]] = {
     "up": up,
     "down": down,
@@ -42,6 +52,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "baseline": write_baseline,
     "diagnose": diagnose_log,
     "watch": watch_traces,
+    "puzzle": puzzle,
     "repeat": repeat_lessons,
     "versions": versions,
     "prefill-rate": prefill_rate,

@@ -57,21 +57,22 @@ def build_reader(ask: Asker, answer_tokens: int) -> Reader:
 
 
 class Sending(TypedDict, total=False):
-    """The state of the sender: a finished request, and the answer."""
+    """The state of the sender: a finished request, what else it carries (as in `Reading`), the answer."""
 
     messages: list[dict[str, str]]
     tools: list[dict[str, Any]]
+    options: dict[str, Any]
     answer: str
 
 
-def build_sender(ask: Asker, answer_tokens: int) -> Any:
+def build_sender(ask: Asker, answer_tokens: int, **model_options: Any) -> Any:
     """Build a graph of one node that sends messages and tools as they are; the model may not call a tool."""
-    model = ask.chat_model(max_tokens=answer_tokens)
+    model = ask.chat_model(max_tokens=answer_tokens, **model_options)
 
     def answer(state: Sending) -> Sending:
-        tools = state.get("tools")
+        tools, options = state.get("tools"), state.get("options", {})
         bound = model.bind(tools=tools, tool_choice="none") if tools else model
-        return {"answer": str(bound.invoke(convert_to_messages(state["messages"])).content)}
+        return {"answer": str(bound.invoke(convert_to_messages(state["messages"]), **options).content)}
 
     graph = StateGraph(Sending)
     graph.add_node("answer", answer)

@@ -70,7 +70,9 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str] | None:
         return None
     from .header import header
 
-    return header(config.stash[CONFIG])
+    session = config.stash.get(SESSION, None)
+    own = [session.predicting.words()] if session and session.predicting else []
+    return [*header(config.stash[CONFIG]), *own]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -15,6 +15,7 @@ from ..settings.paths import user_path, writable_folder
 from ..settings.run import bars
 from .configuration import run_configuration, usage_errors
 from .options import given_options
+from .predicting import Predicting
 from .prompt_items import PromptItem
 from .selection import Selection, refuse_a_slow_lmcache, refuse_company
 from .sending import check_langfuse
@@ -45,8 +46,10 @@ def open_run(config: pytest.Config, selection: Selection) -> None:
     if selection.claims and not config.getoption("benchmark_only", default=False):
         from ..report.environment import environment
 
+        predicting = _predicting(config, run.report_dir)
         session = _session(config, run.thresholds, run.report_dir, environment(run))
         session.select_claims(selection.claims)
+        session.predicting = predicting
 
 
 def open_prompts(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -95,6 +98,15 @@ def read_baseline(options: RunOptions) -> Baseline | None:
         return Baseline.read(user_path("baseline", options.baseline))
     except BaselineError as error:
         raise ConfigError(str(error)) from None
+
+
+def _predicting(config: pytest.Config, folder: Path) -> Predicting | None:
+    """Make ready to ask for a reader's own numbers, where they are wanted."""
+    with usage_errors(config):
+        options = given_options(config)
+        if not (options.predict or options.predict_again):
+            return None
+        return Predicting(config, folder, again=options.predict_again)
 
 
 def _session(

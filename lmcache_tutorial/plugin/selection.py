@@ -13,13 +13,15 @@ from ..settings.run import RunConfig
 from ..settings.spelling import PYTEST
 
 # What runs on request alone. The prefix tells these markers from those of another project.
-PEERS, WHOLE_MATRIX = "kv_peers", "kv_whole_matrix"
-# Another project may have this marker too; ours counts in the lessons' folder alone.
-FAULTS = "faults"
+PEERS, WHOLE_MATRIX, ALL_PUZZLES = "kv_peers", "kv_whole_matrix", "kv_all_puzzles"
+# Another project may have these markers too; ours count in the lessons' folder alone.
+FAULTS, PUZZLES = "faults", "puzzles"
 MARKERS = {
     PEERS: "measures LMCache and its peers; runs with --kv-peers alone",
     FAULTS: "breaks servers on purpose",
     WHOLE_MATRIX: "one of the many faults of the whole matrix; runs with --kv-faults alone",
+    PUZZLES: "plays a puzzle on a stack, and looks for its evidence",
+    ALL_PUZZLES: "a puzzle that runs with -m puzzles alone",
 }
 Items = Sequence[pytest.Item]
 
@@ -56,10 +58,12 @@ def set_aside(config: pytest.Config, items: list[pytest.Item]) -> Selection:
     lessons = [item for item in items if lesson_id(item.path) and item not in peers]
     benchmarks = [item for item in lessons if "benchmark" in getattr(item, "fixturenames", ())]
     matrix = [item for item in items if item.get_closest_marker(WHOLE_MATRIX)]
+    puzzles = [item for item in items if item.get_closest_marker(ALL_PUZZLES)]
     on_request = (
         (benchmarks, config.getoption("benchmark_only", default=False)),
         (peers, config.getoption(PYTEST("peers"))),
         (matrix, config.getoption(PYTEST("faults"))),
+        (puzzles, PUZZLES in config.getoption("markexpr", default="")),
     )
     unasked = {item for some, is_asked in on_request if not is_asked for item in some}
     if aside := [item for item in items if item in unasked]:

@@ -25,6 +25,7 @@ from ..settings.bars import Thresholds
 from ..settings.shown import shown
 from .junit import start_junit, take_secrets_out
 from .options import given_options
+from .predicting import Predicting
 from .prompt_items import PromptItem
 from .sending import send_run
 from .undecided import UNDECIDED, is_undecided
@@ -51,6 +52,7 @@ class Session:
         self._config = config
         self.spool: Path | None = None  # the run's file of traces, where there is one
         self.lesson_now = ""  # whose claim is measured; empty between lessons
+        self.predicting: Predicting | None = None  # where the reader's own numbers are wanted
         self._stacks: list[Stack] = []
 
     def select_claims(self, claims: Sequence[pytest.Item]) -> None:
@@ -94,7 +96,7 @@ class Session:
             _saw_group(group, report)
         if (claim := self.record.claim(report.nodeid)) is None:
             return
-        claim.duration_s += report.duration
+        claim.duration_s += report.duration - (self.predicting.waited_s() if self.predicting else 0)
         if report.when == "setup":
             self._see_memory()
         if report.failed and claim.outcome in ("failed", "error"):

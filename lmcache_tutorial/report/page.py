@@ -16,6 +16,7 @@ from ..pages.charts import caption, draw, legend
 from ..pages.templating import TITLES, machine_words, page_environment, workload_words
 from ..quantities.sources import SOURCES, served_by
 from ..selfcheck.chapters import questions
+from .own_numbers import own_words
 
 OUTCOME_WORDS = {
     "passed": "passed",
@@ -48,6 +49,7 @@ def render(results: Mapping[str, Any], pages: Mapping[str, str] = MappingProxyTy
         "workload_words": workload_words,
         "waterfall": waterfall,
         "holds": holds,
+        "own_words": own_words,
         "median": median,
         "sources": SOURCES,
         "served_by": served_by,

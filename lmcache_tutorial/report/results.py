@@ -16,6 +16,7 @@ from typing import Any
 from ..diagnosis.result import Diagnosis
 from ..gate.verdict import verdict, worst
 from ..lessons.header import LessonHeader
+from ..lessons.questions import Question
 from ..machine.files import write_atomically
 from ..prompts.layout import Layout
 from ..prompts.parting import prefix_chart
@@ -79,6 +80,7 @@ class LessonReport:
     traces: list[dict[str, Any]] = field(default_factory=list)
     diagnoses: list[dict[str, Any]] = field(default_factory=list)
     headline_figures: dict[str, Any] = field(default_factory=dict)
+    yours: dict[str, dict[str, Any] | None] = field(default_factory=dict)  # by the name of a prediction
     memory_bytes: int = 0  # the most that was seen of all servers and the run together
 
     def compare(
@@ -104,6 +106,17 @@ class LessonReport:
         """Put the tokens predicted for each arm beside those measured, in the order of the requests."""
         for arm, expected in predicted.items():
             self.compare(f"{name}, {arm}", predicted=expected, measured=measured[arm], sequence=True)
+
+    def own_numbers(self, questions: Sequence[Question], answers: Mapping[str, int]) -> None:
+        """Put a reader's own numbers beside the predictions that they are about.
+
+        Args:
+            questions: all that were asked of this lesson.
+            answers: the name of a question -> the number, in its unit; what is missing was not answered.
+        """
+        for one in questions:
+            answer = answers.get(one.name)
+            self.yours[one.name] = None if answer is None else {"value": answer, "of": one.of}
 
     def measure(self, name: str, *, arm: str, values: Sequence[float], unit: str = "s") -> None:
         """Keep the values of one arm, one a round."""
@@ -289,6 +302,7 @@ class RunRecord:
     def _lesson(self, name: str) -> dict[str, Any]:
         lesson, claims = self.lessons[name], list(self.claims[name].values())
         outcome = worst([claim.outcome for claim in claims])
+        own = {name: {"yours": number} for name, number in lesson.yours.items()}
         reason = next((c.message for c in claims if c.outcome == outcome and c.message), None)
         return {
             "id": name,
@@ -301,7 +315,7 @@ class RunRecord:
             "claims": [{"name": c.name, "outcome": c.outcome, "message": c.message} for c in claims],
             "headline": lesson.headline_figures,
             **({"memory_gib": round(lesson.memory_bytes / 2**30, 2)} if lesson.memory_bytes else {}),
-            "predictions": lesson.predictions,
+            "predictions": [one | own.get(one["name"], {}) for one in lesson.predictions],
             "measurements": lesson.measurements,
             "charts": lesson.charts,
             "tables": lesson.tables,

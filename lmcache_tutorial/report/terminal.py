@@ -8,6 +8,7 @@ from typing import Any
 
 from ..quantities.formats import percent
 from ..quantities.sources import served_by
+from .own_numbers import own_summary
 
 SERVED_COLUMNS = 45  # two sources with their shares fit into one line of the summary
 
@@ -38,6 +39,8 @@ def _lesson_lines(lessons: Sequence[Mapping[str, Any]]) -> list[str]:
         lines += [f"{'':<28}{words}" for words in more]
         if lesson["reason"]:
             lines.append(f"{'':<8}{lesson['reason'].splitlines()[0][:92]}")
+        if own := own_summary(lesson["predictions"]):
+            lines.append(f"{'':<8}{own}")
     return lines
 
 

@@ -146,6 +146,15 @@ class RunOptions:
         ),
     ] = None
     faults: Annotated[bool, Option("run the whole matrix of faults", ini=False)] = False
+    predict: Annotated[
+        bool,
+        Option(
+            "ask on a terminal for your own numbers before a lesson measures; predictions.toml keeps them"
+        ),
+    ] = False
+    predict_again: Annotated[
+        bool, Option("as --kv-predict, also for numbers that are there: enter keeps one", ini=False)
+    ] = False
     url: Annotated[
         str | None,
         Option(

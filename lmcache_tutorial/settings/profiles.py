@@ -115,7 +115,7 @@ PROFILES: Mapping[str, Profile] = {
                 EngineConfig(
                     block_tokens=64,
                     memory_gib=None,
-                    context_tokens=73_728,  # a long document and a short one's questions about it, in lesson 5
+                    context_tokens=73_728,  # lesson 5: a long document, and a short one pasted
                     # The engine's own default: a small limit would also keep CUDA graphs to a few tokens, and
                     # the tokens that are prefilled after a hit would run outside them.
                     parallel_requests=None,

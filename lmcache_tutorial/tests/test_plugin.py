@@ -182,6 +182,24 @@ def test_the_whole_matrix_of_faults_runs_on_request(pytester, suite_with_faults)
     assert fault_rows(pytester)["disk full", "busy"] == cannot
 
 
+PUZZLES = """
+import pytest
+
+pytestmark = pytest.mark.puzzles
+
+@pytest.mark.parametrize("fault", ["a clock", pytest.param("a salt", marks=pytest.mark.kv_all_puzzles)])
+def test_a_puzzle(fault): ...
+"""
+
+
+def test_some_puzzles_run_always_and_all_by_their_marker(pytester, suite):
+    pytester.makeini("[pytest]\naddopts = --strict-markers\n")
+    (pytester.path / "tutorial_tests" / "test_puzzles.py").write_text(PUZZLES)
+    assert run(pytester).parseoutcomes() == {"passed": 3, "deselected": 1}
+    assert run(pytester, "-m", "puzzles").parseoutcomes() == {"passed": 2, "deselected": 2}
+    assert run(pytester, "-m", "not puzzles").parseoutcomes() == {"passed": 2, "deselected": 2}
+
+
 def test_a_fault_that_cannot_be_made_fails_where_every_fault_must_run(
     pytester, suite_with_faults, monkeypatch
 ):
