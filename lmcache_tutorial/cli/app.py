@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from ..gate.baseline import BaselineError
+from ..lessons.exercises import ExerciseError
 from ..machine.children import interrupted_by_signals
 from ..models.model import ModelError
 from ..prompts.documents import CorpusError
@@ -19,6 +20,7 @@ from ..settings.errors import ConfigError, MissingExtraError
 from ..stack.kept_state import StackError
 from ..traces.langfuse_api import LangfuseError
 from .diagnose import diagnose_log
+from .learn import hint
 from .machine import doctor, prepare
 from .printing import error
 from .prompts import from_langfuse
@@ -28,7 +30,7 @@ from .traces import send_traces
 from .watch import watch_traces
 from .workbench import prefill_rate, repeat_lessons, versions
 
-USAGE = (BaselineError, ConfigError, HeadlinesError, RenderingError)
+USAGE = (BaselineError, ConfigError, ExerciseError, HeadlinesError, RenderingError)
 FAILED = (CorpusError, LangfuseError, MissingExtraError, ModelError, ServerError, StackError)
 COMMANDS: dict[str, Callable[..., None]] = {
     "up": up,
@@ -40,6 +42,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "baseline": write_baseline,
     "diagnose": diagnose_log,
     "watch": watch_traces,
+    "hint": hint,
     "repeat": repeat_lessons,
     "versions": versions,
     "prefill-rate": prefill_rate,

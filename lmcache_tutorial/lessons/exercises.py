@@ -62,7 +62,8 @@ class Exercise:
     @property
     def solution(self) -> str:
         """The code that belongs between the marks."""
-        return CODE.findall(self.hints[-1])[-1].rstrip() + "\n"
+        *_, code = CODE.finditer(self.hints[-1])
+        return code.group(1).rstrip() + "\n"
 
     def text(self, *, solved: bool = False) -> str:
         """Return the module as it stands, or with the solution between its marks."""

@@ -34,7 +34,7 @@ def goes_out(requests: Sequence[Generation]) -> bool:
 
 def release(shares: Mapping[str, float | None], *, turns: int = TURNS) -> list[Generation]:
     """The requests of a conversation: of each node's prompts a share is reused; `None` is not told."""
-    requests = []
+    requests: list[Generation] = []
     for turn in range(turns):
         for node, prompt in PROMPTS.items():
             share = 0.0 if turn == 0 else shares[node]
