@@ -20,7 +20,7 @@ from ..settings.errors import ConfigError, MissingExtraError
 from ..stack.kept_state import StackError
 from ..traces.langfuse_api import LangfuseError
 from .diagnose import diagnose_log
-from .learn import hint
+from .learn import hint, learn
 from .machine import doctor, prepare
 from .printing import error
 from .prompts import from_langfuse
@@ -42,6 +42,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "baseline": write_baseline,
     "diagnose": diagnose_log,
     "watch": watch_traces,
+    "learn": learn,
     "hint": hint,
     "repeat": repeat_lessons,
     "versions": versions,
@@ -52,7 +53,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "traces": ("What runs have recorded.", {"send": send_traces}),
 }
 # pytest's options stand among the command's own words.
-CONTEXT = {"repeat": {"ignore_unknown_options": True}}
+CONTEXT = {name: {"ignore_unknown_options": True} for name in ("learn", "repeat")}
 
 
 def clear_errors(command: Callable[..., None]) -> Callable[..., None]:
