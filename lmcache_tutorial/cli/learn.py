@@ -10,6 +10,7 @@ import typer
 from ..lessons.exercises import find_exercise
 from ..lessons.learned import LEARNED, Learned, note_learned, read_learned
 from ..settings.errors import ConfigError
+from ..settings.packages import need_watching
 from ..stack.kept_state import kept_servers
 from ..workbench.learn import listing, runs
 from .printing import line, printable
@@ -34,6 +35,7 @@ def learn(number: Watched = None, options: Options = None) -> None:
         line(f"\nkept stack: {kept}\nlmcache-tutorial learn 4.1 runs an exercise at each save")
         return
     exercise = find_exercise(root, number)
+    need_watching("lmcache-tutorial learn")
     told = [f"{name:<9}{exercise.fields[name]}" for name in ("File", "Change")]
     tell(f"Exercise {number}. {exercise.title}", *told, f"Stuck?   lmcache-tutorial hint {number}")
     try:

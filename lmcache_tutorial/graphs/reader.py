@@ -66,7 +66,8 @@ class Sending(TypedDict, total=False):
 
 def build_sender(ask: Asker, answer_tokens: int) -> Any:
     """Build a graph of one node that sends messages and tools as they are; the model may not call a tool."""
-    model = ask.chat_model(max_tokens=answer_tokens)
+    # Log-probabilities tell of a first token that has no text, such as the end of an answer.
+    model = ask.chat_model(max_tokens=answer_tokens, logprobs=True)
 
     def answer(state: Sending) -> Sending:
         tools = state.get("tools")

@@ -130,6 +130,14 @@ def test_a_save_during_a_run_is_not_lost(tmp_path):
     saved.close()
 
 
+def test_without_what_watches_files_the_command_names_the_extra(exercise, monkeypatch):
+    monkeypatch.chdir(exercise.path.parents[2])
+    monkeypatch.setattr("lmcache_tutorial.settings.packages.util.find_spec", lambda name: None)
+    done = CliRunner().invoke(app, ["learn", "4.2"])
+    assert done.exit_code == 1
+    assert 'To fix: pip install "lmcache-tutorial[lessons]"' in done.stderr
+
+
 def test_a_number_that_is_none_is_one_clear_error(exercise, monkeypatch):
     monkeypatch.chdir(exercise.path.parents[2])
     done = CliRunner().invoke(app, ["learn", "9.9"])

@@ -19,7 +19,6 @@ from ..lessons.exercises import Exercise, all_exercises
 from ..lessons.header import LESSONS_FOLDER, lesson_id, parse_header
 from ..lessons.learned import Learned, read_learned
 from ..machine.children import END_LIMIT_S
-from ..settings.packages import need_watching
 
 PRELOADED = (
     "pytest",
@@ -90,7 +89,6 @@ def runs(exercise: Exercise, options: Sequence[str]) -> Iterator[float]:
         How long after the save the result was there [s].
 
     Raises:
-        MissingExtraError: what watches files is not installed.
         KeyboardInterrupt: a run was interrupted, and has ended.
     """
     processes = multiprocessing.get_context("forkserver")
@@ -110,12 +108,7 @@ def runs(exercise: Exercise, options: Sequence[str]) -> Iterator[float]:
 
 
 def saves(path: Path) -> Iterator[float]:
-    """Yield the time of now, and then that of each save of a file; it ends with an interrupt.
-
-    Raises:
-        MissingExtraError: what watches files is not installed.
-    """
-    need_watching("lmcache-tutorial learn")
+    """Yield the time of now, and then that of each save of a file; it ends with an interrupt."""
     from watchfiles import watch
 
     seen = _stamp(path)
