@@ -245,8 +245,6 @@ def test_lesson1_benchmark_cold_ttft(first_token: FirstToken, read: Read) -> Non
 
 # %% [markdown]
 # ## 5. Exercises
-# 1. Does the order of a prompt matter to its first, cold ask? File: `lmcache_tutorial/graphs/reader.py`.
-#    Change: let `Reader.messages` return one message, `[{"role": "user", "content": f"{question}
-#    {manual}"}]`. Command: `pytest -k "lesson1 and grows"`. Where: the chart "TTFT by prompt length". The
-#    claim fails, since nothing is reused any more; the chart is drawn all the same. Which of its two lines
-#    moves, and why only that one?
+# In `tutorial_tests/exercises/`; a docstring says what to change. Stuck? `lmcache-tutorial hint 1.1`
+# - `ex1_1_a_prompt_that_no_cache_knows.py`: put a nonce where it makes a prompt cold
+# - `ex1_2_the_longest_prompt_in_two_seconds.py`: find the longest prompt that keeps a limit

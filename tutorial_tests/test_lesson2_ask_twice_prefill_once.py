@@ -175,11 +175,6 @@ def test_lesson2_benchmark_warm_ttft(first_token: FirstToken, read: Read) -> Non
 
 # %% [markdown]
 # ## 5. Exercises
-# 1. What if the question leads? File: `lmcache_tutorial/graphs/reader.py`. Change: let `Reader.messages`
-#    return one message, `[{"role": "user", "content": f"{question} {manual}"}]`. Command: `pytest -k
-#    lesson2`, without a kept stack. Where: the claims end in an error that says from where the tokens of an
-#    ask came.
-# 2. The whole prompt is known: why is a last piece prefilled all the same? File: this one. Change: `SECOND =
-#    FIRST`. Command: `pytest -k "lesson2 and whole_block"`. Where: the row "Reused tokens of the second ask",
-#    beside the length of the prompt in the picture. (If the prompt is a whole number of chunks, the claim
-#    fails by a few tokens: LMCache had them. Add a word to the question.)
+# In `tutorial_tests/exercises/`; a docstring says what to change. Stuck? `lmcache-tutorial hint 2.1`
+# - `ex2_1_count_what_is_reused.py`: write the prediction yourself
+# - `ex2_2_ask_so_that_it_is_reused.py`: arrange question and manual, so that the manual is reused

@@ -263,7 +263,6 @@ def test_lesson3_benchmark_lmcache_ttft(first_token: FirstToken, read: Read) -> 
 
 # %% [markdown]
 # ## 5. Exercises
-# 1. Who serves a question that is asked *twice* after the restart? File: this one, the fixture `restart`.
-#    Change: add a line `ask_all("again")` above `restarted = …`. Command: `pytest -k "lesson3 and (serves or
-#    hit_rate)"`. Where: the chart "Who served the prompt"; both claims fail, and say how many tokens LMCache
-#    served now.
+# In `tutorial_tests/exercises/`; a docstring says what to change. Stuck? `lmcache-tutorial hint 3.1`
+# - `ex3_1_who_serves_it_next.py`: predict who serves a prompt, four times
+# - `ex3_2_which_engine_lost_lmcache.py`: find the engine that came back without LMCache

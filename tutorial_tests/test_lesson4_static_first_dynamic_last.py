@@ -259,7 +259,6 @@ def test_lesson4_another_order_of_tools_or_keys_breaks_the_prefix(
 
 # %% [markdown]
 # ## 5. Exercises
-# 1. Let the code put the prompt in order. File: this one. Change: `with_clock` returns `list(best_order(…))`
-#    of what it returns now, and `best_order` is imported from `lmcache_tutorial.prompts.layout`. Command:
-#    `pytest -k "lesson4 and front"`. Where: the claim "With the clock in front TTFT does not drop" fails, and
-#    its error shows how many tokens were reused. Why must this claim fail once static text leads?
+# In `tutorial_tests/exercises/`; a docstring says what to change. Stuck? `lmcache-tutorial hint 4.1`
+# - `ex4_1_put_the_prompt_in_order.py`: put an agent's prompt in order until it passes 90 %
+# - `ex4_2_the_chunk_that_pays.py`: find the chunk at which short system prompts pay

@@ -244,7 +244,6 @@ def test_lesson5_experts_side_by_side_share_one_prefill(
 
 # %% [markdown]
 # ## 5. Exercises
-# 1. Does it pay to keep four messages instead of two? File: this one. Change: `KEPT, STEP = 4, 4`. Command:
-#    `pytest -k "lesson5 and policy"`. Where: the charts "Hit rate of the warm turns" and "Prefilled in the
-#    warm turns". Predict first how many tokens each trimming policy prefills. Why do both prefill more,
-#    though both trim one turn later?
+# In `tutorial_tests/exercises/`; a docstring says what to change. Stuck? `lmcache-tutorial hint 5.1`
+# - `ex5_1_trim_in_steps.py`: choose the steps in which a conversation is trimmed
+# - `ex5_2_let_the_fan_out_wait_once.py`: make a fan-out wait once

@@ -275,6 +275,6 @@ def test_lesson6_ttft_drops_by_more_than_the_bar_if_the_files_are_fast_enough(
 
 # %% [markdown]
 # ## 5. Exercises
-# 1. How many documents too many does the cliff take? File: this one. Change: `ALL = 5`, one more than
-#    LMCache has room for. Command: `pytest -k "lesson6 and scan"`. Where: the chart "The second pass", at "8
-#    documents" (there are 5 now). Predict it first: a fifth of the chunks goes at a time, the oldest first.
+# In `tutorial_tests/exercises/`; a docstring says what to change. Stuck? `lmcache-tutorial hint 6.1`
+# - `ex6_1_size_lmcache.py`: size LMCache for a working set
+# - `ex6_2_fill_the_cliff.py`: size a tier, and say what stays in memory

@@ -273,8 +273,8 @@ def test_lesson7_ttft_drops_on_the_engine_that_never_saw_the_document(
 # On many machines the pieces are the same: an LMCache beside each engine, and behind all of them a tier that
 # all reach (README.md, "On many machines", has the commands). This run has proven that hits cross engines; it
 # has not shown how your network carries them.
-
-# %% [markdown]
+#
 # ## 5. Exercises
-# 1. Let the number of documents be even. File: this one. Change: `DOCUMENTS, FEW, PASSES = 4, 3, 2`.
-#    Command: `pytest -k "lesson7 and round_robin"`. Where: the claim fails, above the bar. Why?
+# In `tutorial_tests/exercises/`; a docstring says what to change. Stuck? `lmcache-tutorial hint 7.1`
+# - `ex7_1_route_these_sessions.py`: route sessions to engines that know them
+# - `ex7_2_share_what_is_public.py`: share what is public between customers, and no more

@@ -275,6 +275,6 @@ def test_lesson8_every_answer_was_the_right_one(trials: Trials, report: LessonRe
 
 # %% [markdown]
 # ## 5. Exercises
-# 1. How slow may a tier be? File: this one. Change: `SLOWER = 0.5`, a tier of twice the needed rate. Command:
-#    `pytest -k "lesson8 and slow"`. Where: the claim fails, for loading wins now; the charts "With a
-#    slow tier" show by how much. Predict it first.
+# In `tutorial_tests/exercises/`; a docstring says what to change. Stuck? `lmcache-tutorial hint 8.1`
+# - `ex8_1_store_what_will_pay.py`: store only what will pay
+# - `ex8_2_survive_the_cache_server.py`: choose settings that survive a paused and a killed cache server

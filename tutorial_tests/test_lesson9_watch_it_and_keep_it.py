@@ -275,6 +275,6 @@ def test_lesson9_mended_the_gate_turns_green_again(mended: GateRun, report: Less
 
 # %% [markdown]
 # ## 5. Exercises
-# 1. Where may the clock stand? File: this one. Change: let `with_a_clock` put it behind the manual,
-#    `f"{manual} It is …"`. Command: `pytest -k "lesson9 and named"`. Where: the claim fails, as nothing falls
-#    (chart "Hit rate by release"). Predict it first. Which requests still lose something?
+# In `tutorial_tests/exercises/`; a docstring says what to change. Stuck? `lmcache-tutorial hint 9.1`
+# - `ex9_1_write_the_gate.py`: write the gate for a graph
+# - `ex9_2_mend_what_the_log_shows.py`: mend what a log shows

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from ..gate.baseline import BaselineError
+from ..lessons.exercises import ExerciseError
 from ..machine.children import interrupted_by_signals
 from ..models.model import ModelError
 from ..prompts.documents import CorpusError
@@ -21,6 +22,7 @@ from ..settings.errors import ConfigError, MissingExtraError
 from ..stack.kept_state import StackError
 from ..traces.langfuse_api import LangfuseError
 from .diagnose import diagnose_log
+from .learn import hint, learn
 from .machine import doctor, prepare
 from .printing import error
 from .prompts import from_langfuse
@@ -31,7 +33,7 @@ from .traces import send_traces
 from .watch import watch_traces
 from .workbench import prefill_rate, repeat_lessons, versions
 
-USAGE = (BaselineError, ConfigError, HeadlinesError, RenderingError, RunError)
+USAGE = (BaselineError, ConfigError, ExerciseError, HeadlinesError, RenderingError, RunError)
 FAILED = (
     CorpusError,
     CountersError,
@@ -53,6 +55,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "diagnose": diagnose_log,
     "watch": watch_traces,
     "puzzle": puzzle,
+    "learn": learn,
+    "hint": hint,
     "repeat": repeat_lessons,
     "versions": versions,
     "prefill-rate": prefill_rate,
@@ -62,7 +66,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "traces": ("What runs have recorded.", {"send": send_traces}),
 }
 # pytest's options stand among the command's own words.
-CONTEXT = {"repeat": {"ignore_unknown_options": True}}
+CONTEXT = {name: {"ignore_unknown_options": True} for name in ("learn", "repeat")}
 
 
 def clear_errors(command: Callable[..., None]) -> Callable[..., None]:

@@ -65,9 +65,10 @@ class Sending(TypedDict, total=False):
     answer: str
 
 
-def build_sender(ask: Asker, answer_tokens: int, **model_options: Any) -> Any:
+def build_sender(ask: Asker, answer_tokens: int) -> Any:
     """Build a graph of one node that sends messages and tools as they are; the model may not call a tool."""
-    model = ask.chat_model(max_tokens=answer_tokens, **model_options)
+    # Log-probabilities tell of a first token that has no text, such as the end of an answer.
+    model = ask.chat_model(max_tokens=answer_tokens, logprobs=True)
 
     def answer(state: Sending) -> Sending:
         tools, options = state.get("tools"), state.get("options", {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +39,25 @@ def lesson_id(path: Path) -> str | None:
     return match.group(1) if match else None
 
 
+def read_fields(docstring: str | None, names: Sequence[str]) -> tuple[str, dict[str, str]]:
+    r"""Read a docstring's title line, and its fields: each a name, two spaces and a text of any lines.
+
+    >>> read_fields("Twice.\n\nA story.\n\nWords  hit,\n       miss", ["Words"])
+    ('Twice', {'Words': 'hit, miss'})
+    """
+    title, _, rest = (docstring or "").strip().partition("\n")
+    fields: dict[str, str] = {}
+    current = None
+    for line in rest.splitlines():
+        name = next((name for name in names if line.startswith(name + "  ")), None)
+        if name:
+            current = name
+            fields[name] = line.removeprefix(name).strip()
+        elif current and line.strip():
+            fields[current] += " " + line.strip()
+    return title.rstrip("."), fields
+
+
 def parse_header(docstring: str | None) -> LessonHeader:
     """Read a lesson's docstring: a title line, a blank line, then the fields, each a name and two spaces.
 
@@ -49,22 +68,13 @@ def parse_header(docstring: str | None) -> LessonHeader:
     >>> parse_header("Lesson 2. Twice.||".replace("|", chr(10)) + fields.replace("|", chr(10))).title
     'Lesson 2. Twice'
     """
-    title, _, rest = (docstring or "").strip().partition("\n")
-    fields: dict[str, str] = {}
-    current = None
-    for line in rest.splitlines():
-        name = next((name for name in HEADER_FIELDS if line.startswith(name + "  ")), None)
-        if name:
-            current = name
-            fields[name] = line.removeprefix(name).strip()
-        elif current and line.strip():
-            fields[current] += " " + line.strip()
+    title, fields = read_fields(docstring, HEADER_FIELDS)
     missing = [name for name in HEADER_FIELDS if not fields.get(name)]
     if not title or missing:
         raise HeaderError(
             f"the lesson's docstring lacks {', '.join(missing) or 'a title'}; see the other lessons"
         )
-    return LessonHeader(title.rstrip("."), fields)
+    return LessonHeader(title, fields)
 
 
 def sentence(test_name: str, lesson: str) -> str:

@@ -15,6 +15,7 @@ import pytest
 from ..lessons.header import lesson_id
 from . import kv_fixtures
 from .configuration import check_options
+from .exercises import note_solved
 from .opening import open_prompts, open_run
 from .options import add_options
 from .prompt_items import PromptsFile, is_prompts_file
@@ -79,10 +80,11 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str] | None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Tell an undecided claim from a failed one, and note each claim's outcome."""
+    """Tell an undecided claim from a failed one, and note the outcome of claims and exercises."""
     report = yield
     mark_undecided(item, call, report)
     fail_a_skip(item, report)
+    note_solved(item, report)
     if session := item.config.stash.get(SESSION, None):
         session.saw(report)
     return report

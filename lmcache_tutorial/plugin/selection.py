@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ..lessons.exercises import exercise_number
 from ..lessons.header import LESSONS_FOLDER, HeaderError, lesson_id, parse_header
 from ..settings.run import RunConfig
 from ..settings.spelling import PYTEST
@@ -78,8 +79,9 @@ def set_aside(config: pytest.Config, items: list[pytest.Item]) -> Selection:
 
 
 def is_other(item: pytest.Item) -> bool:
-    """Tell whether an item works with our servers, and belongs to no lesson: faults, answers, the gate."""
+    """Tell whether an item works with our servers, and is no lesson's: faults, the gate, exercises."""
     ours = item.path.parent.name == LESSONS_FOLDER and not lesson_id(item.path)
+    ours = ours or exercise_number(item.path) is not None
     return ours and ("stack" in getattr(item, "fixturenames", ()) or bool(item.get_closest_marker(FAULTS)))
 
 

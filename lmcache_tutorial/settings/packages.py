@@ -47,6 +47,19 @@ def need_lessons(action: str) -> None:
         )
 
 
+def need_watching(action: str) -> None:
+    """Refuse what watches files where that is not installed, as in the base install.
+
+    Raises:
+        MissingExtraError: the package is missing.
+    """
+    if not util.find_spec("watchfiles"):
+        raise MissingExtraError(
+            f"{action} needs the extra 'lessons': watchfiles not installed here.\n"
+            'To fix: pip install "lmcache-tutorial[lessons]"'
+        )
+
+
 def missing_servers() -> list[str]:
     """List what a stack runs and is not installed; nothing is imported."""
     return [name for name in SERVERS if not util.find_spec(name)]

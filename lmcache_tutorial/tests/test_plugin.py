@@ -214,6 +214,27 @@ def test_a_fault_that_cannot_be_made_fails_where_every_fault_must_run(
     assert [lesson["id"] for lesson in results(pytester)["lessons"]] == ["lesson1", "lesson2"]
 
 
+EXERCISE = """
+import pytest
+
+@pytest.fixture
+def stack():
+    return "a stack"
+
+def test_ex4_1_it_is_reused(stack):
+    assert stack
+"""
+
+
+def test_a_run_of_an_exercise_on_a_stack_is_opened_as_one_of_lessons(pytester, suite):
+    folder = pytester.mkdir("tutorial_tests/exercises")
+    (folder / "ex4_1_mine.py").write_text(EXERCISE)
+    done = run(pytester, str(folder / "ex4_1_mine.py"))
+    assert done.parseoutcomes() == {"passed": 1}
+    done.stdout.fnmatch_lines(["lmcache-tutorial: profile cpu, *"])
+    assert not (pytester.path / "reports" / "results.json").exists()
+
+
 def test_a_run_of_faults_alone_is_opened_as_one_of_lessons(pytester, suite_with_faults):
     refused = run(pytester, "-m", "faults", "--kv-report-dir=conftest.py/reports")
     assert refused.ret == 4

@@ -173,10 +173,10 @@ def test_a_chapter_holds_the_form(path):
     assert [title.split()[-1] for _, title in sections] == wanted
     claims = re.findall(r"^def (test_\w+)", text, re.MULTILINE)
     assert len([name for name in claims if "benchmark" not in name]) <= 7
-    exercises = re.split(r"^# \d\. ", text.partition("## 5. Exercises")[2], flags=re.MULTILINE)[1:]
-    assert exercises
-    for exercise in exercises:
-        assert [word for word in ("File:", "Change:", "Command:", "Where:") if word not in exercise] == []
+    (number,) = re.findall(r"test_lesson(\d)_", path.name)
+    named = re.findall(r"`(ex\d_\d_\w+\.py)`", text.partition("## 5. Exercises")[2])
+    assert [name.split("_")[:2] for name in named] == [[f"ex{number}", "1"], [f"ex{number}", "2"]]
+    assert all((path.parent / "exercises" / name).is_file() for name in named)
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=range(1, len(LESSONS) + 1))

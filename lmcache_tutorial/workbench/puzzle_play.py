@@ -118,7 +118,7 @@ def play(
     """
     from ..graphs.reader import build_sender
 
-    stack, sender = ask.stack, build_sender(ask, ANSWER_TOKENS, logprobs=True)
+    stack, sender = ask.stack, build_sender(ask, ANSWER_TOKENS)
     stack.may_drop = True  # its memory may be meant to be too small
     stack.empty_lmcache()
     if puzzle.stale:
