@@ -15,4 +15,5 @@ pytest_plugins = [
     "fixtures.peers",
     "fixtures.faults",
     "fixtures.gate",
+    "fixtures.browser",
 ]

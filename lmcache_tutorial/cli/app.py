@@ -9,6 +9,8 @@ from typing import Any
 import typer
 
 from ..gate.baseline import BaselineError
+from ..lessons.folder import NoLessonsError
+from ..lessons.header import HeaderError
 from ..machine.children import interrupted_by_signals
 from ..models.model import ModelError
 from ..prompts.documents import CorpusError
@@ -20,6 +22,7 @@ from ..stack.kept_state import StackError
 from ..traces.langfuse_api import LangfuseError
 from .diagnose import diagnose_log
 from .machine import doctor, prepare
+from .notebook import make_notebook
 from .printing import error
 from .prompts import from_langfuse
 from .report import show_headlines, write_baseline
@@ -28,7 +31,7 @@ from .traces import send_traces
 from .watch import watch_traces
 from .workbench import prefill_rate, repeat_lessons, versions
 
-USAGE = (BaselineError, ConfigError, HeadlinesError, RenderingError)
+USAGE = (BaselineError, ConfigError, HeaderError, HeadlinesError, NoLessonsError, RenderingError)
 FAILED = (CorpusError, LangfuseError, MissingExtraError, ModelError, ServerError, StackError)
 COMMANDS: dict[str, Callable[..., None]] = {
     "up": up,
@@ -43,6 +46,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "repeat": repeat_lessons,
     "versions": versions,
     "prefill-rate": prefill_rate,
+    "notebook": make_notebook,
 }
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "prompts": ("Files of prompts, made of what was really sent.", {"from-langfuse": from_langfuse}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -31,6 +32,12 @@ def page_environment() -> Environment:
     environment.filters |= {"percent": percent, "seconds": seconds, "figure": figure}
     environment.filters |= {"summary": summary, "sequence": sequence}
     return environment
+
+
+def style_sheet() -> str:
+    """Return the style that all pages have, without the element around it."""
+    text = resources.files(__package__).joinpath("templates/style.html").read_text(encoding="utf-8")
+    return text.removeprefix("<style>").rstrip().removesuffix("</style>")
 
 
 def machine_words(environment: Mapping[str, Any]) -> str:

@@ -8,18 +8,20 @@ from typing import Any
 
 import pytest
 
-from ..lessons.header import LESSONS_FOLDER, HeaderError, lesson_id, parse_header
+from ..lessons.header import HeaderError, lesson_id, parse_header
 from ..settings.run import RunConfig
 from ..settings.spelling import PYTEST
+from .required import in_lessons
 
 # What runs on request alone. The prefix tells these markers from those of another project.
 PEERS, WHOLE_MATRIX = "kv_peers", "kv_whole_matrix"
-# Another project may have this marker too; ours counts in the lessons' folder alone.
-FAULTS = "faults"
+# Another project may have these markers too; ours count in the lessons' folder alone.
+FAULTS, NOTEBOOK = "faults", "notebook"
 MARKERS = {
     PEERS: "measures LMCache and its peers; runs with --kv-peers alone",
     FAULTS: "breaks servers on purpose",
     WHOLE_MATRIX: "one of the many faults of the whole matrix; runs with --kv-faults alone",
+    NOTEBOOK: "makes and runs the whole notebook; runs with -m notebook alone",
 }
 Items = Sequence[pytest.Item]
 
@@ -56,10 +58,12 @@ def set_aside(config: pytest.Config, items: list[pytest.Item]) -> Selection:
     lessons = [item for item in items if lesson_id(item.path) and item not in peers]
     benchmarks = [item for item in lessons if "benchmark" in getattr(item, "fixturenames", ())]
     matrix = [item for item in items if item.get_closest_marker(WHOLE_MATRIX)]
+    notebook = [item for item in items if item.get_closest_marker(NOTEBOOK) and in_lessons(item)]
     on_request = (
         (benchmarks, config.getoption("benchmark_only", default=False)),
         (peers, config.getoption(PYTEST("peers"))),
         (matrix, config.getoption(PYTEST("faults"))),
+        (notebook, NOTEBOOK in config.getoption("markexpr", default="")),
     )
     unasked = {item for some, is_asked in on_request if not is_asked for item in some}
     if aside := [item for item in items if item in unasked]:
@@ -75,7 +79,7 @@ def set_aside(config: pytest.Config, items: list[pytest.Item]) -> Selection:
 
 def is_other(item: pytest.Item) -> bool:
     """Tell whether an item works with our servers, and belongs to no lesson: faults, answers, the gate."""
-    ours = item.path.parent.name == LESSONS_FOLDER and not lesson_id(item.path)
+    ours = in_lessons(item) and not lesson_id(item.path)
     return ours and ("stack" in getattr(item, "fixturenames", ()) or bool(item.get_closest_marker(FAULTS)))
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from types import MappingProxyType
 from typing import Any
+
+from jinja2 import Environment
 
 from ..machine.files import write_atomically
 from ..pages.charts import caption, draw, legend
 from ..pages.templating import TITLES, machine_words, page_environment, workload_words
 from ..quantities.sources import SOURCES, served_by
 
+TEMPLATE = "report.html.jinja"
+Draw = Callable[[Mapping[str, Any], str], str]
+"""(chart, what is put before its ids) -> its drawing."""
 OUTCOME_WORDS = {
     "passed": "passed",
     "failed": "failed",
@@ -35,6 +40,29 @@ def render(results: Mapping[str, Any], pages: Mapping[str, str] = MappingProxyTy
     Returns:
         HTML text, well under 2 MB.
     """
+    return _pages().get_template(TEMPLATE).render(run=results, pages=pages)
+
+
+def render_lesson(results: Mapping[str, Any], lesson: str, draw: Draw) -> str:
+    """Build one lesson's part of the page by itself.
+
+    Args:
+        results: a document of the results.json contract, which holds the lesson.
+        lesson: its id.
+        draw: draws a chart in place of :func:`charts.draw`.
+
+    Returns:
+        A ``<section>``; its style is the page's.
+    """
+    (found,) = [one for one in results["lessons"] if one["id"] == lesson]
+    page = _pages()
+    page.globals["draw"] = draw
+    template = page.get_template(TEMPLATE)
+    return "".join(template.blocks["lesson"](template.new_context({"run": results, "lesson": found})))
+
+
+def _pages() -> Environment:
+    """Return the environment of the page, with all that its template calls."""
     page = page_environment()
     page.globals |= {
         "draw": draw,
@@ -49,7 +77,7 @@ def render(results: Mapping[str, Any], pages: Mapping[str, str] = MappingProxyTy
         "served_by": served_by,
     }
     page.filters |= {"word": OUTCOME_WORDS.__getitem__, "median": median}
-    return page.get_template("report.html.jinja").render(run=results, pages=pages)
+    return page
 
 
 def write_report(results: Mapping[str, Any], path: Path) -> None:
