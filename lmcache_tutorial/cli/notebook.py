@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +32,8 @@ def make_notebook(
 ) -> None:
     """Make a notebook of the lessons, run it on a kept stack, and write it with an HTML page beside it."""
     need_notebook("lmcache-tutorial notebook")
+    from nbformat.sign import NotebookNotary
+
     from ..notebook.build import build
     from ..notebook.execute import NotebookRunError, execute, text_of
     from ..notebook.page import notebook_page
@@ -45,11 +47,14 @@ def make_notebook(
             with _servers_left_as_they_were():
                 execute(made, root, cell_limit_s=options.cell_limit_s, progress=line)
         except NotebookRunError as problem:
+            (root / FAILED).parent.mkdir(parents=True, exist_ok=True)
             write_user_file(root / FAILED, text_of(made))
             error(f"failed: {problem}\nTo see all of it: {FAILED}")
             raise typer.Exit(1) from None
     write_user_file(target, text_of(made))
     write_user_file(target.with_suffix(".html"), notebook_page(made))
+    with suppress(OSError):  # JupyterLab then trusts it as if it had run there
+        NotebookNotary().sign(made)
     line(f"notebook: {target} and {target.with_suffix('.html').name} beside it")
 
 

@@ -24,16 +24,14 @@ from .inline import show_results
 
 CHAPTER_FOLDER = "reports/notebook/{lesson}"  # within the clone
 NO_CLAIM = 5  # pytest's exit code of a selection without a test
-# Quiet: what was measured is shown by the next cell. The package was imported before pytest could rewrite
-# its assertions, which pytest would warn of.
+# Quiet: what was measured is shown by the next cell, and others' warnings stand in a run of a terminal.
 PYTEST = (
     "-q",
     "--color=no",
     "--import-mode=importlib",
     "-p",
     "no:cacheprovider",
-    "-W",
-    "ignore:Module already imported:pytest.PytestAssertRewriteWarning",
+    "--disable-warnings",
     "--kv-keep",
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -129,8 +130,9 @@ def text_of(notebook: NotebookNode) -> str:
 
 
 def relative(notebook: NotebookNode, root: Path) -> None:
-    """Write paths in outputs relative to the clone's root, and the user's home as ``~``."""
-    replaced = {f"{root}{os.sep}": "", str(root): ".", str(Path.home()): "~"}
+    """Write paths in outputs relative to the clone or to Python's folder, and the user's home as ``~``."""
+    folders = (str(root), sys.prefix, sys.base_prefix)
+    replaced = {f"{folder}{os.sep}": "" for folder in folders} | {str(root): ".", str(Path.home()): "~"}
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [_replaced(output, replaced) for output in cell.outputs]

@@ -27,7 +27,7 @@ from ..settings.run import run_config
 
 SVG_SPACE = "http://www.w3.org/2000/svg"
 VIEW_BOX = re.compile(r'viewBox="[\d.]+ [\d.]+ ([\d.]+) ([\d.]+)"')
-MOST_WIDTH = 760  # pixels; a drawing that is wider is shown smaller
+MOST_WIDTH = 960  # pixels; a drawing that is wider is shown smaller
 SCOPE = "kv-results"
 
 
