@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import jupytext
 import nbformat
@@ -133,8 +134,11 @@ def _named(chapter: str, cells: Iterable[NotebookNode]) -> Iterator[NotebookNode
             copies += 1
             name = f"{chapter}-{digest}-{copies}"
         taken.add(name)
-        make = new_code_cell if cell.cell_type == "code" else new_markdown_cell
-        yield make(cell.source, id=name, metadata={"chapter": chapter})
+        about: dict[str, Any] = {"id": name, "metadata": {"chapter": chapter}}
+        if cell.cell_type == "code":
+            yield new_code_cell(cell.source, **about)
+        else:
+            yield new_markdown_cell(cell.source, **about)
 
 
 def _packaged(name: str) -> str:

@@ -308,7 +308,8 @@ class NotebookOptions:
         Path, Option("the file to write; its page is written beside it", commands=("notebook",))
     ] = Path(NOTEBOOK_FILE)
     cell_limit_s: Annotated[
-        float, Option("how long one cell may take [s]; a chapter's claims are one", commands=("notebook",))
+        float,
+        Option("how long one cell may take [s]; a chapter's claims are one", least=1, commands=("notebook",)),
     ] = 1200.0
     empty: Annotated[bool, Option("write it without running it", commands=("notebook",))] = False
 

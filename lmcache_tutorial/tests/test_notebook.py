@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -254,6 +255,30 @@ def test_chapters_run_one_after_the_other_and_do_not_mix(clone, no_servers):
     for lesson in ("lesson1", "lesson2"):
         found = json.loads((clone / "reports" / "notebook" / lesson / "results.json").read_text())
         assert [(one["id"], one["outcome"]) for one in found["lessons"]] == [(lesson, "passed")]
+
+
+@pytest.mark.xdist_group("kernel")
+def test_in_a_kernel_the_real_chapters_have_the_claims_that_they_have_in_a_terminal(clone):
+    for path in lesson_files(clone).values():
+        path.unlink()
+    for path in (ROOT / "conftest.py", *lesson_files(ROOT).values()):
+        shutil.copy(path, clone / path.relative_to(ROOT))
+    made = build(clone, lesson_files(clone))
+    for cell in made.cells:
+        if cell.source.startswith("chapter."):  # nothing is asked of any engine
+            cell.source = 'chapter.run("--collect-only")' if cell.source == "chapter.run()" else "pass"
+    execute(made, clone, cell_limit_s=LIMIT_S, progress=print)
+    texts = {cell.metadata["chapter"]: [] for cell in made.cells}
+    for cell in made.cells:
+        texts[cell.metadata["chapter"]] += [one.text for one in cell.get("outputs", []) if "text" in one]
+    for lesson, path in lesson_files(ROOT).items():
+        found = re.findall(r"^(\S+)::(test_\w+)", "".join(texts[lesson]), re.MULTILINE)
+        functions = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
+        claims = [
+            one.name for one in functions if one.name.startswith("test_") and "benchmark" not in one.name
+        ]
+        assert {file for file, _ in found} == {f"tutorial_tests/{path.name}"}
+        assert list(dict.fromkeys(name for _, name in found)) == claims
 
 
 @pytest.mark.xdist_group("kernel")

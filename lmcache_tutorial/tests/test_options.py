@@ -15,6 +15,7 @@ from lmcache_tutorial.settings.options import (
     BaselineOptions,
     DiagnoseOptions,
     HeadlinesOptions,
+    NotebookOptions,
     PromptsOptions,
     RunOptions,
     StatusOptions,
@@ -42,6 +43,7 @@ ROWS = (
     *table(PromptsOptions),
     *table(TracesOptions),
     *table(WatchOptions),
+    *table(NotebookOptions),
 )
 ONLY_PYTESTS = "keep-stack|peers|allow-slow-lmcache|report-dir|min-ttft-drop"
 BOTH = "stack|model|dtype|chunk-tokens|engine-memory-gib|lmcache-memory-gib|gpu-memory-share|min-hit-rate"
