@@ -49,6 +49,12 @@ LAB = (
     "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
 )
 
+UNDRAWN = "return [...document.images].filter(one => !one.naturalWidth).map(one => one.alt)"
+LESSON_TITLES = """
+return [...document.querySelectorAll('.jp-Notebook h1')].map(one => one.textContent)
+  .filter(text => text.startsWith('Lesson')).map(text => text.split('.')[0]);
+"""
+
 
 @dataclass
 class Made:
@@ -152,26 +158,28 @@ def test_its_page_opens_without_error_or_request(two_chapters: Made, browser: Ch
     assert two_chapters.page.stat().st_size < MOST_BYTES
     assert [entry["message"] for entry in browser.get_log("browser")] == []
     assert requests_of(browser, address) == {address}
-    undrawn = "return [...document.images].filter(one => !one.naturalWidth).map(one => one.alt)"
-    assert browser.execute_script(undrawn) == []
+    assert browser.execute_script(UNDRAWN) == []
     assert browser.execute_script("return document.images.length") > len(CHAPTERS)
 
 
 def test_jupyterlab_opens_it(lab: str, two_chapters: Made, browser: Chrome) -> None:
     browser.get(lab)
     cells = len(two_chapters.notebook.cells)
-    count = "return document.querySelectorAll('.jp-Notebook .jp-Cell').length"
-    deadline = time.monotonic() + LAB_LIMIT_S
-    while browser.execute_script(count) < cells and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert browser.execute_script(count) == cells
-    titles = browser.execute_script(
-        "return [...document.querySelectorAll('.jp-Notebook h1')].map(one => one.firstChild.textContent)"
-    )
-    assert [title.split(".")[0] for title in titles if title.startswith("Lesson")] == ["Lesson 2", "Lesson 4"]
-    shown = "return [...document.querySelectorAll('.jp-OutputArea img')].map(one => one.naturalWidth)"
-    assert min(browser.execute_script(shown)) > 0
+    assert until(browser, "return document.querySelectorAll('.jp-Notebook .jp-Cell').length", cells) == cells
+    titles = [f"Lesson {lesson.removeprefix('lesson')}" for lesson in CHAPTERS]
+    assert until(browser, LESSON_TITLES, titles) == titles
+    assert until(browser, UNDRAWN, []) == []
+    assert browser.execute_script("return document.images.length") > len(CHAPTERS)
     assert browser.execute_script("return document.querySelectorAll('.jp-Dialog').length") == 0
+
+
+def until(browser: Chrome, script: str, wanted: object) -> object:
+    """Ask the page until it answers as wanted, or time is up; return its last answer."""
+    deadline = time.monotonic() + LAB_LIMIT_S
+    while (answer := browser.execute_script(script)) != wanted and time.monotonic() < deadline:
+        time.sleep(0.5)
+    found: object = answer
+    return found
 
 
 @pytest.mark.notebook

@@ -26,10 +26,9 @@ from ..settings.options import NOTEBOOK_FILE
 from .chapter import CHAPTER_FOLDER
 
 FRONT, TOUR = "front", "tour"  # the chapters that are no lesson, by the names of their files
-CELL_BREAK = re.compile(r"^\+\+\+$", re.MULTILINE)  # in the front's file: here the environment is shown
+HEADING = re.compile(r"^# (.+)$", re.MULTILINE)
 EXERCISES = re.compile(r"## \d\. Exercises")
 GLOSSARY = re.compile(r"^## Words we use\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
-SHOW_ENVIRONMENT = "from lmcache_tutorial import show_environment\n\nshow_environment()"
 BEGIN = 'from lmcache_tutorial import begin_chapter\n\nchapter = begin_chapter("{lesson}")'
 RUN = """\
 ## The claims, run
@@ -59,9 +58,15 @@ def build(root: Path, files: Mapping[str, Path]) -> NotebookNode:
     """
     sources = {lesson: path.read_text(encoding="utf-8") for lesson, path in files.items()}
     headers = {lesson: parse_header(ast.get_docstring(ast.parse(text))) for lesson, text in sources.items()}
-    tour = _packaged(TOUR)
-    titles = [header.title for header in headers.values()] + [tour.partition("\n")[0].removeprefix("# ")]
-    chapters: dict[str, Iterable[NotebookNode]] = {FRONT: _front(titles, glossary(root))}
+    front, tour = _packaged(FRONT), _packaged(TOUR)
+    titles = [
+        *HEADING.findall(front)[1:],
+        *(header.title for header in headers.values()),
+        *HEADING.findall(tour),
+    ]
+    contents = "\n".join(f"- [{title}](#{anchor(title)})" for title in titles)
+    front = Template(front).substitute(file=NOTEBOOK_FILE, contents=contents, glossary=glossary(root))
+    chapters: dict[str, Iterable[NotebookNode]] = {FRONT: jupytext.reads(front, fmt="md").cells}
     for lesson, text in sources.items():
         chapters[lesson] = _chapter(lesson, headers[lesson], text)
     chapters[TOUR] = jupytext.reads(tour, fmt="md").cells
@@ -86,16 +91,6 @@ def anchor(title: str) -> str:
     'Lesson-2.-Ask-twice,-prefill-once'
     """
     return title.replace(" ", "-")
-
-
-def _front(titles: Iterable[str], words: str) -> Iterator[NotebookNode]:
-    """Yield the title, the contents, the environment, and the glossary."""
-    contents = "\n".join(f"- [{title}](#{anchor(title)})" for title in titles)
-    filled = Template(_packaged(FRONT)).substitute(file=NOTEBOOK_FILE, contents=contents, glossary=words)
-    before, after = CELL_BREAK.split(filled)
-    yield new_markdown_cell(before.strip())
-    yield new_code_cell(SHOW_ENVIRONMENT)
-    yield new_markdown_cell(after.strip())
 
 
 def _chapter(lesson: str, header: LessonHeader, text: str) -> Iterator[NotebookNode]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -131,22 +132,29 @@ def text_of(notebook: NotebookNode) -> str:
 
 def relative(notebook: NotebookNode, root: Path) -> None:
     """Write paths in outputs relative to the clone or to Python's folder, and the user's home as ``~``."""
-    folders = (str(root), sys.prefix, sys.base_prefix)
-    replaced = {f"{folder}{os.sep}": "" for folder in folders} | {str(root): ".", str(Path.home()): "~"}
+    short = {str(Path.home()): "~"} | dict.fromkeys((sys.base_prefix, sys.prefix, str(root)), ".")
+    short.pop(os.sep, None)  # a home of some containers
+    names = "|".join(re.escape(folder) for folder in sorted(short, key=len, reverse=True))
+    # Not within a longer word, nor within the letters of a picture.
+    folder = re.compile(rf"(?<![\w/+.-])({names})(/|(?![\w-]))")
+
+    def shortened(found: re.Match[str]) -> str:
+        return (short[found[1]] + found[2]).removeprefix("./")
+
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [_replaced(output, replaced) for output in cell.outputs]
+            cell.outputs = [
+                _replaced(output, lambda text: folder.sub(shortened, text)) for output in cell.outputs
+            ]
 
 
-def _replaced(value: Any, replaced: Mapping[str, str]) -> Any:
-    """Replace texts in a value of JSON, at every depth."""
+def _replaced(value: Any, replace: Callable[[str], str]) -> Any:
+    """Replace every text in a value of JSON, in place."""
     if isinstance(value, str):
-        for old, new in replaced.items():
-            value = value.replace(old, new)
-        return value
+        return replace(value)
     if isinstance(value, list):
-        return [_replaced(one, replaced) for one in value]
+        return [_replaced(one, replace) for one in value]
     if isinstance(value, dict):
         for name in value:
-            value[name] = _replaced(value[name], replaced)
+            value[name] = _replaced(value[name], replace)
     return value

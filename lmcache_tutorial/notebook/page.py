@@ -38,15 +38,15 @@ def notebook_page(notebook: NotebookNode) -> str:
 
 
 def markdown(text: str) -> str:
-    r"""Render a cell's Markdown; HTML in it is escaped, and each heading is a place to link to.
+    r"""Render a cell's Markdown; HTML in it is escaped, and a chapter's heading is a place to link to.
 
-    >>> markdown("## Two words")
-    '<h2 id="Two-words">Two words</h2>\n'
+    >>> markdown("# Two words")
+    '<h1 id="Two-words">Two words</h1>\n'
     """
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(text)
     for opening, inline in pairwise(tokens):
-        if opening.type == "heading_open":
+        if opening.type == "heading_open" and opening.tag == "h1":
             opening.attrSet("id", anchor(inline.content))
     return str(parser.renderer.render(tokens, parser.options, {}))
 

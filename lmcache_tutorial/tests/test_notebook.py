@@ -175,8 +175,10 @@ def test_a_cell_keeps_its_id_when_another_one_comes(clone):
 def test_the_contents_lead_to_every_chapter(whole):
     front, *_ = sources(whole, "front")
     links = re.findall(r"^- \[(.+)\]\(#(.+)\)$", front, re.MULTILINE)
-    headings = [cell.source.partition("\n")[0] for cell in whole.cells if cell.source.startswith("# ")]
-    assert [f"# {title}" for title, _ in links] == headings[1:]
+    cells = [cell.source for cell in whole.cells if cell.cell_type == "markdown"]
+    headings = [title for text in cells for title in re.findall(r"^# (.+)$", text, re.MULTILINE)]
+    assert len(headings) == 13
+    assert [title for title, _ in links] == headings[1:]
     assert [place for _, place in links] == [anchor(title) for title, _ in links]
     places = re.findall(r'<h1 id="(.+?)"', notebook_page(whole))
     assert set(places) >= {place.replace("'", "&#x27;") for _, place in links}
@@ -316,19 +318,33 @@ def test_a_cell_that_does_not_end_well_is_one_clear_error(tmp_path, code, seen):
     assert cells[0].execution_count == 1
 
 
-def test_paths_in_outputs_become_relative(tmp_path):
-    text = f"report: {tmp_path}/reports/index.html, rootdir: {tmp_path}, {Path.home()}/.cache/x"
+@pytest.mark.parametrize("home", ["/home/you", "/"])
+def test_paths_in_outputs_become_relative(tmp_path, monkeypatch, home):
+    monkeypatch.setenv("HOME", home)
+    letters = f"base64,PHN2{home}{tmp_path}/AB+{tmp_path}=="
+    text = f"report: {tmp_path}/reports/index.html, rootdir: {tmp_path}, {tmp_path}2"
+    text += f" {sys.prefix}/lib/a.py:3 {letters}"
     cell = new_code_cell("1", metadata={"chapter": "a"})
     cell.outputs = [
         nbformat.v4.new_output("stream", text=text),
-        nbformat.v4.new_output("display_data", data={"text/html": f"<p>{text}</p>"}),
+        nbformat.v4.new_output("display_data", data={"text/html": f"<p>{text}</p>", "text/plain": "~"}),
     ]
     made = new_notebook(cells=[cell])
-    assert absolute_paths(made) != []
     relative(made, tmp_path)
-    assert made.cells[0].outputs[0].text == "report: reports/index.html, rootdir: ., ~/.cache/x"
-    assert absolute_paths(made) == []
+    wanted = f"report: reports/index.html, rootdir: ., {tmp_path}2 lib/a.py:3 {letters}"
+    assert made.cells[0].outputs[0].text == wanted
+    assert made.cells[0].outputs[1].data == {"text/html": f"<p>{wanted}</p>", "text/plain": "~"}
     nbformat.validate(made)
+
+
+def test_the_users_home_is_not_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", "/home/you")
+    cell = new_code_cell("1", metadata={"chapter": "a"})
+    cell.outputs = [nbformat.v4.new_output("stream", text="in /home/you/.cache/x and /home/your")]
+    made = new_notebook(cells=[cell])
+    assert absolute_paths(made) == ["/home/you", "/home/your"]
+    relative(made, tmp_path)
+    assert made.cells[0].outputs[0].text == "in ~/.cache/x and /home/your"
 
 
 def test_results_that_are_not_there_are_one_message(clone, document):
