@@ -81,7 +81,8 @@ def build(root: Path, files: Mapping[str, Path]) -> NotebookNode:
 def glossary(root: Path) -> str:
     """Return the table of the words we use, in Markdown, from README.md."""
     found = GLOSSARY.search((root / "README.md").read_text(encoding="utf-8"))
-    return found[1].strip() if found else ""
+    lines = found[1].splitlines() if found else []
+    return "\n".join(line for line in lines if line.startswith("|"))
 
 
 def anchor(title: str) -> str:
