@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test setup up down peers faults reference lint pins clean
+.PHONY: help tutorial test setup up down notebook peers faults reference lint pins clean
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 TORCH := torch==2.13.0+cpu
@@ -44,17 +44,22 @@ up: $(READY) ## keep a stack running, so that the next pytest starts in seconds
 down: $(READY) ## stop the stack that is kept
 	$(BIN)/lmcache-tutorial down
 
+notebook: $(READY) ## the lessons as one notebook, run, or some of them: make notebook K="lesson2 lesson4"
+	$(BIN)/lmcache-tutorial notebook $(K) $(ARGS)
+
 peers: $(READY) ## measure LMCache and its peers side by side
 	$(BIN)/pytest --kv-peers -k peers $(ARGS)
 
 faults: $(READY) ## every fault, the whole matrix
 	$(BIN)/pytest --kv-faults -m faults $(ARGS)
 
-reference: ## commit this run: make reference NAME=cpu-smollm2-135m copies the last reports, and README's headlines
+reference: ## commit this run: make reference NAME=cpu-smollm2-135m copies the last reports and notebook, and README's headlines
 	@test -n "$(NAME)" || { echo "make reference needs NAME=…, a folder of reports/reference"; exit 2; }
 	mkdir -p reports/reference/$(NAME)
 	for file in index.html results.json peers.html peers.json tuning.html tuning.json faults.html faults.json; do \
 	  if [ -f reports/$$file ]; then cp reports/$$file reports/reference/$(NAME)/; fi; done
+	for file in lmcache_huge_data_tutorial.ipynb lmcache_huge_data_tutorial.html; do \
+	  if [ -f $$file ]; then cp $$file reports/reference/$(NAME)/; fi; done
 	$(BIN)/lmcache-tutorial headlines reports/reference/*/results.json --into README.md
 
 lint: $(READY) ## ruff and mypy
@@ -67,5 +72,5 @@ pins: $(READY) ## do the pinned packages still take our command lines (also the 
 
 clean: ## stop the kept stack; remove the environment, reports and caches
 	@if [ -x $(BIN)/lmcache-tutorial ]; then $(BIN)/lmcache-tutorial down; fi
-	rm -rf .venv .benchmarks .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf lmcache_huge_data_tutorial.* .venv .benchmarks .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find reports -mindepth 1 -maxdepth 1 ! -name README.md ! -name reference ! -name findings -exec rm -rf {} +

@@ -16,4 +16,5 @@ pytest_plugins = [
     "fixtures.peers",
     "fixtures.faults",
     "fixtures.gate",
+    "fixtures.browser",
 ]

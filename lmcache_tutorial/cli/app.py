@@ -10,6 +10,8 @@ import typer
 
 from ..gate.baseline import BaselineError
 from ..lessons.exercises import ExerciseError
+from ..lessons.folder import NoLessonsError
+from ..lessons.header import HeaderError
 from ..machine.children import interrupted_by_signals
 from ..models.model import ModelError
 from ..prompts.documents import CorpusError
@@ -24,6 +26,7 @@ from ..traces.langfuse_api import LangfuseError
 from .diagnose import diagnose_log
 from .learn import hint, learn
 from .machine import doctor, prepare
+from .notebook import make_notebook
 from .printing import error
 from .prompts import from_langfuse
 from .puzzle import puzzle
@@ -33,7 +36,16 @@ from .traces import send_traces
 from .watch import watch_traces
 from .workbench import prefill_rate, repeat_lessons, versions
 
-USAGE = (BaselineError, ConfigError, ExerciseError, HeadlinesError, RenderingError, RunError)
+USAGE = (
+    BaselineError,
+    ConfigError,
+    ExerciseError,
+    HeaderError,
+    HeadlinesError,
+    NoLessonsError,
+    RenderingError,
+    RunError,
+)
 FAILED = (
     CorpusError,
     CountersError,
@@ -60,6 +72,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "repeat": repeat_lessons,
     "versions": versions,
     "prefill-rate": prefill_rate,
+    "notebook": make_notebook,
 }
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "prompts": ("Files of prompts, made of what was really sent.", {"from-langfuse": from_langfuse}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -49,6 +50,12 @@ def inline(text: str) -> Markup:
         done += Markup(f"</{tag}>")
         at = found.end()
     return done + escape(text[at:])
+
+
+def style_sheet() -> str:
+    """Return the style that all pages have, without the element around it."""
+    text = resources.files(__package__).joinpath("templates/style.html").read_text(encoding="utf-8")
+    return text.removeprefix("<style>").rstrip().removesuffix("</style>")
 
 
 def machine_words(environment: Mapping[str, Any]) -> str:

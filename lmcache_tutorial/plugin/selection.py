@@ -9,20 +9,22 @@ from typing import Any
 import pytest
 
 from ..lessons.exercises import exercise_number
-from ..lessons.header import LESSONS_FOLDER, HeaderError, lesson_id, parse_header
+from ..lessons.header import HeaderError, lesson_id, parse_header
 from ..settings.run import RunConfig
 from ..settings.spelling import PYTEST
+from .required import in_lessons
 
 # What runs on request alone. The prefix tells these markers from those of another project.
 PEERS, WHOLE_MATRIX, ALL_PUZZLES = "kv_peers", "kv_whole_matrix", "kv_all_puzzles"
 # Another project may have these markers too; ours count in the lessons' folder alone.
-FAULTS, PUZZLES = "faults", "puzzles"
+FAULTS, PUZZLES, NOTEBOOK = "faults", "puzzles", "notebook"
 MARKERS = {
     PEERS: "measures LMCache and its peers; runs with --kv-peers alone",
     FAULTS: "breaks servers on purpose",
     WHOLE_MATRIX: "one of the many faults of the whole matrix; runs with --kv-faults alone",
     PUZZLES: "plays a puzzle on a stack, and looks for its evidence",
     ALL_PUZZLES: "a puzzle that runs with -m puzzles alone",
+    NOTEBOOK: "makes and runs the whole notebook; runs with -m notebook alone",
 }
 Items = Sequence[pytest.Item]
 
@@ -60,11 +62,13 @@ def set_aside(config: pytest.Config, items: list[pytest.Item]) -> Selection:
     benchmarks = [item for item in lessons if "benchmark" in getattr(item, "fixturenames", ())]
     matrix = [item for item in items if item.get_closest_marker(WHOLE_MATRIX)]
     puzzles = [item for item in items if item.get_closest_marker(ALL_PUZZLES)]
+    notebook = [item for item in items if item.get_closest_marker(NOTEBOOK) and in_lessons(item)]
     on_request = (
         (benchmarks, config.getoption("benchmark_only", default=False)),
         (peers, config.getoption(PYTEST("peers"))),
         (matrix, config.getoption(PYTEST("faults"))),
         (puzzles, PUZZLES in config.getoption("markexpr", default="")),
+        (notebook, NOTEBOOK in config.getoption("markexpr", default="")),
     )
     unasked = {item for some, is_asked in on_request if not is_asked for item in some}
     if aside := [item for item in items if item in unasked]:
@@ -80,7 +84,7 @@ def set_aside(config: pytest.Config, items: list[pytest.Item]) -> Selection:
 
 def is_other(item: pytest.Item) -> bool:
     """Tell whether an item works with our servers, and is no lesson's: faults, the gate, exercises."""
-    ours = item.path.parent.name == LESSONS_FOLDER and not lesson_id(item.path)
+    ours = in_lessons(item) and not lesson_id(item.path)
     ours = ours or exercise_number(item.path) is not None
     return ours and ("stack" in getattr(item, "fixturenames", ()) or bool(item.get_closest_marker(FAULTS)))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from types import MappingProxyType
 from typing import Any
+
+from jinja2 import Environment
 
 from ..lessons.glossary import GLOSSARY
 from ..lessons.places import Place
@@ -18,6 +20,9 @@ from ..quantities.sources import SOURCES, served_by
 from ..selfcheck.chapters import questions
 from .own_numbers import own_words
 
+TEMPLATE = "report.html.jinja"
+Draw = Callable[[Mapping[str, Any], str], str]
+"""(chart, what is put before its ids) -> its drawing."""
 OUTCOME_WORDS = {
     "passed": "passed",
     "failed": "failed",
@@ -40,6 +45,41 @@ def render(results: Mapping[str, Any], pages: Mapping[str, str] = MappingProxyTy
     Returns:
         HTML text, well under 2 MB.
     """
+    lessons = {lesson["id"]: lesson for lesson in results["lessons"]}
+    return (
+        _pages()
+        .get_template(TEMPLATE)
+        .render(
+            run=results,
+            pages=pages,
+            left_out=left_out(lessons) if lessons else (),
+            questions={name: questions(lesson) for name, lesson in lessons.items()},
+            terms=[(term, *shown_at(term.shown, lessons)) for term in GLOSSARY],
+        )
+    )
+
+
+def render_lesson(results: Mapping[str, Any], lesson: str, draw: Draw) -> str:
+    """Build one lesson's part of the page by itself.
+
+    Args:
+        results: a document of the results.json contract, which holds the lesson.
+        lesson: its id.
+        draw: draws a chart in place of :func:`charts.draw`.
+
+    Returns:
+        A ``<section>``; its style is the page's.
+    """
+    (found,) = [one for one in results["lessons"] if one["id"] == lesson]
+    page = _pages()
+    page.globals["draw"] = draw
+    template = page.get_template(TEMPLATE)
+    seen = {"run": results, "lesson": found, "questions": {lesson: questions(found)}}
+    return "".join(template.blocks["lesson"](template.new_context(seen)))
+
+
+def _pages() -> Environment:
+    """Return the environment of the page, with all that its template calls."""
     page = page_environment()
     page.globals |= {
         "draw": draw,
@@ -55,14 +95,7 @@ def render(results: Mapping[str, Any], pages: Mapping[str, str] = MappingProxyTy
         "served_by": served_by,
     }
     page.filters |= {"word": OUTCOME_WORDS.__getitem__, "median": median}
-    lessons = {lesson["id"]: lesson for lesson in results["lessons"]}
-    return page.get_template("report.html.jinja").render(
-        run=results,
-        pages=pages,
-        left_out=left_out(lessons) if lessons else (),
-        questions={name: questions(lesson) for name, lesson in lessons.items()},
-        terms=[(term, *shown_at(term.shown, lessons)) for term in GLOSSARY],
-    )
+    return page
 
 
 def write_report(results: Mapping[str, Any], path: Path) -> None:

@@ -20,6 +20,7 @@ from .topologies import ONE, TOPOLOGIES
 
 LMCACHE_SHARE = 0.6  # of a GPU machine's memory: lesson 3 keeps seven prompts of 60,000 tokens, 51 GiB
 REMEMBERED_BLOCKS = 1_000_000
+NOTEBOOK_FILE = "lmcache_huge_data_tutorial.ipynb"
 
 
 @dataclass(frozen=True)
@@ -306,6 +307,20 @@ class TracesOptions:
         ),
     ] = None
     limit_s: Annotated[float, Option("how long sending may take in all [s]", commands=("send",))] = 60.0
+
+
+@dataclass(frozen=True)
+class NotebookOptions:
+    """Where ``lmcache-tutorial notebook`` puts the notebook, and how long a cell of it may take."""
+
+    into: Annotated[
+        Path, Option("the file to write; its page is written beside it", commands=("notebook",))
+    ] = Path(NOTEBOOK_FILE)
+    cell_limit_s: Annotated[
+        float,
+        Option("how long one cell may take [s]; a chapter's claims are one", least=1, commands=("notebook",)),
+    ] = 1200.0
+    empty: Annotated[bool, Option("write it without running it", commands=("notebook",))] = False
 
 
 @dataclass(frozen=True)

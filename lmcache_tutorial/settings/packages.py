@@ -28,6 +28,7 @@ INSTALL = {
 
 
 TRACING = ("langfuse", "opentelemetry", "google.protobuf")
+NOTEBOOK = ("ipykernel", "ipytest", "jupytext", "nbclient", "nbformat", "markdown_it", "pygments")
 
 
 def need_lessons(action: str) -> None:
@@ -36,14 +37,23 @@ def need_lessons(action: str) -> None:
     Raises:
         MissingExtraError: a package is missing.
     """
-    try:
-        missing = [name for name in TRACING if not util.find_spec(name)]
-    except ModuleNotFoundError:  # of a package's package
-        missing = list(TRACING)
-    if missing:
+    _need("lessons", TRACING, action)
+
+
+def need_notebook(action: str) -> None:
+    """Refuse what makes or runs a notebook where that is not installed, as in the base install.
+
+    Raises:
+        MissingExtraError: a package is missing.
+    """
+    _need("notebook", NOTEBOOK, action)
+
+
+def _need(extra: str, names: tuple[str, ...], action: str) -> None:
+    if missing := [name for name in names if not _is_installed(name)]:
         raise MissingExtraError(
-            f"{action} needs the extra 'lessons': {' and '.join(missing)} not installed here.\n"
-            'To fix: pip install "lmcache-tutorial[lessons]"'
+            f"{action} needs the extra {extra!r}: {' and '.join(missing)} not installed here.\n"
+            f'To fix: pip install "lmcache-tutorial[{extra}]"'
         )
 
 
@@ -58,6 +68,13 @@ def need_watching(action: str) -> None:
             f"{action} needs the extra 'lessons': watchfiles not installed here.\n"
             'To fix: pip install "lmcache-tutorial[lessons]"'
         )
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return util.find_spec(name) is not None
+    except ModuleNotFoundError:  # of a package's package
+        return False
 
 
 def missing_servers() -> list[str]:

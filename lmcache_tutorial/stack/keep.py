@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from importlib import metadata
 from typing import IO
@@ -109,6 +109,34 @@ def _stop(server: Server, progress: Progress) -> None:
     progress(f"stack: {server.record.name} stopped")
 
 
+@contextmanager
+def lend(stack: Stack) -> Iterator[None]:
+    """Let another process use a stack as a kept one, while this one waits; then take it back.
+
+    The other may ask its servers and empty their caches, but must not restart them: they stay this run's.
+
+    Raises:
+        StackError: another stack is kept, or somebody holds the lock.
+    """
+    if stack.kept and stack.lease:  # it is written down already: only its lock stands in the way
+        stack.lease.close()
+        try:
+            yield
+        finally:
+            stack.lease = lock()
+        return
+    if not (lease := lock()):
+        raise StackError(f"{who_holds_the_lock()}.\n  checked  {lock_file()}\nTo fix: wait for that run")
+    with lease:
+        if kept_servers():
+            raise StackError(f"another stack is kept.\n  checked  {state_file()}\n{FIX_DOWN}")
+        _write_down(stack)
+    try:
+        yield
+    finally:
+        state_file().unlink(missing_ok=True)
+
+
 def identity(config: StackConfig, model: Model) -> str:
     """Hash what must match before a stack is reused: configuration, package versions, model.
 
@@ -177,6 +205,12 @@ def class_memory(config: StackConfig, model: Model) -> Memory:
 
 def _keep(stack: Stack) -> None:
     """Write the servers down, then hand them over: one that outlives its run must be known to ``down``."""
+    _write_down(stack)
+    for program in stack.programs:
+        program.process.keep()
+
+
+def _write_down(stack: Stack) -> None:
     state = {
         "schema": STATE_SCHEMA,
         "identity": identity(stack.config, stack.model),
@@ -192,8 +226,6 @@ def _keep(stack: Stack) -> None:
             f"  checked  {state_file()}\n"
             f"To fix: make room there, or set LMCACHE_TUTORIAL_CACHE to another folder"
         ) from error
-    for program in stack.programs:
-        program.process.keep()
 
 
 def _keep_or_close(stack: Stack) -> None:

@@ -1,10 +1,7 @@
 """The report in a real browser, opened from a file: headless Chromium from Debian's packages."""
 
 import base64
-import json
-import os
 import re
-import shutil
 
 import jsonschema
 import pytest
@@ -13,41 +10,8 @@ from lmcache_tutorial.report.compared import render_compared
 from lmcache_tutorial.report.page import write_report
 from lmcache_tutorial.report.results import schema
 from lmcache_tutorial.report.runs import NamedRun
+from lmcache_tutorial.tests.browsing import requests_of
 from lmcache_tutorial.tests.conftest import HOSTILE, OUTCOMES
-
-MISSING = [name for name in ("chromium", "chromedriver") if not shutil.which(name)]
-QUIET = [
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1100,1600",
-]
-
-
-@pytest.fixture
-def browser(tmp_path):
-    """A Chromium that logs its console and its requests."""
-    if MISSING:
-        reason = f"{' and '.join(MISSING)} not installed (Debian: apt-get install chromium chromium-driver)"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for argument in [*QUIET, f"--user-data-dir={tmp_path / 'profile'}"]:
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-    driver.set_page_load_timeout(30)
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture
@@ -62,10 +26,7 @@ def test_the_page_opens_without_error_request_or_script(page, tmp_path):
     messages = [entry["message"] for entry in page.get_log("browser")]
     assert messages == []
     address = (tmp_path / "index.html").as_uri()
-    events = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
-    sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
-    ours = {one["request"]["url"] for one in sent if one["documentURL"] == address}
-    assert {url for url in ours if not url.startswith("data:")} == {address}
+    assert requests_of(page, address) == {address}
     assert page.title == "LMCache tutorial: failed"  # the hostile text would have renamed it
 
 

@@ -19,8 +19,8 @@ from lmcache_tutorial.settings.run import run_config
 from lmcache_tutorial.settings.workload import fit
 from lmcache_tutorial.stack import keep as kept
 from lmcache_tutorial.stack import kept_state
-from lmcache_tutorial.stack.keep import open_stack, take_down
-from lmcache_tutorial.stack.kept_state import StackError, kept_servers, state_file
+from lmcache_tutorial.stack.keep import lend, open_stack, take_down
+from lmcache_tutorial.stack.kept_state import StackError, kept_servers, read_state, state_file
 from lmcache_tutorial.stack.start import resume
 
 SCHEMA = kept_state.STATE_SCHEMA
@@ -130,6 +130,7 @@ def started(servers, ready_model, tmp_path, monkeypatch):
     ]
     processes = {server.record.name: server for server in servers}
     stack = resume(run.stack, Model(tmp_path, "m", "digest"), kept_programs, processes, print)
+    stack.workload = fit(PROFILES["cpu"].classes, 500)
     monkeypatch.setattr(kept, "_start", lambda run, model, progress: stack)
     monkeypatch.setattr(kept, "identity", lambda config, model: "identity")
     return run
@@ -258,3 +259,39 @@ def test_a_package_without_a_version_does_not_end_a_run(monkeypatch, cpu_run):
 
     monkeypatch.setattr(session, "OPTIONAL", ("json",))  # there, but no package
     assert "json" not in session.environment(cpu_run)["packages"]
+
+
+def seen_by_another():
+    """What another process sees: the kept servers, and whether the lock is free."""
+    lease = kept_state.lock()
+    if lease:
+        lease.close()
+    return set(kept_servers()), lease is not None
+
+
+def test_a_stack_that_is_lent_is_a_kept_one_until_it_is_back(started, servers):
+    stack = kept._start(started, None, print)
+    with lend(stack):
+        assert seen_by_another() == ({"lmcache", "vllm"}, True)
+        assert read_state().identity == "identity"
+    assert seen_by_another() == (set(), True)
+    assert all(server.alive() for server in servers)
+    stack.close()
+    assert not any(server.alive() for server in servers), "it was never handed over"
+
+
+def test_a_kept_stack_that_is_lent_stays_kept_and_is_locked_again(started, servers):
+    stack = open_stack(started)
+    assert seen_by_another() == ({"lmcache", "vllm"}, False)
+    with lend(stack):
+        assert seen_by_another() == ({"lmcache", "vllm"}, True)
+    assert seen_by_another() == ({"lmcache", "vllm"}, False)
+    stack.close()
+    assert kept_servers()
+    take_down()
+
+
+def test_beside_a_kept_stack_another_one_is_not_lent(started, servers):
+    stack = kept._start(started, None, print)
+    with lend(stack), pytest.raises(StackError, match="another stack is kept"), lend(stack):
+        pytest.fail("it was lent twice")

@@ -15,6 +15,7 @@ from lmcache_tutorial.settings.options import (
     BaselineOptions,
     DiagnoseOptions,
     HeadlinesOptions,
+    NotebookOptions,
     PromptsOptions,
     ReportOptions,
     RunOptions,
@@ -44,6 +45,7 @@ ROWS = (
     *table(TracesOptions),
     *table(WatchOptions),
     *table(ReportOptions),
+    *table(NotebookOptions),
 )
 ONLY_PYTESTS = "keep-stack|peers|allow-slow-lmcache|report-dir|min-ttft-drop"
 BOTH = "stack|model|dtype|chunk-tokens|engine-memory-gib|lmcache-memory-gib|gpu-memory-share|min-hit-rate"

@@ -200,6 +200,24 @@ def test_some_puzzles_run_always_and_all_by_their_marker(pytester, suite):
     assert run(pytester, "-m", "not puzzles").parseoutcomes() == {"passed": 2, "deselected": 2}
 
 
+NOTEBOOK = """
+import pytest
+
+@pytest.mark.notebook
+def test_the_whole_notebook_runs():
+    pass
+"""
+
+
+def test_the_whole_notebook_runs_on_request_alone(pytester, suite):
+    (pytester.path / "tutorial_tests" / "test_notebook.py").write_text(NOTEBOOK)
+    pytester.makepyfile(test_another_projects=NOTEBOOK)
+    assert run(pytester, "tutorial_tests/test_notebook.py").parseoutcomes() == {"deselected": 1}
+    assert run(pytester, "test_another_projects.py").parseoutcomes() == {"passed": 1}
+    asked = run(pytester, "-m", "notebook", "tutorial_tests/test_notebook.py", "test_another_projects.py")
+    assert asked.parseoutcomes() == {"passed": 2}
+
+
 def test_a_fault_that_cannot_be_made_fails_where_every_fault_must_run(
     pytester, suite_with_faults, monkeypatch
 ):

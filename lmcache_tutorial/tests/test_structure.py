@@ -32,6 +32,7 @@ RANKS = {
     "report": 12,
     "peers": 13,
     "workbench": 14,
+    "notebook": 14,
     "plugin": 15,
     "cli": 15,
 }

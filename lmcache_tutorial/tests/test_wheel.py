@@ -25,10 +25,12 @@ ROOT = Path(__file__).parents[2]
 MOST_PACKAGES, MOST_BYTES = 40, 120_000_000
 LIMIT_S = 300
 NOT_REACHED = "connection broken by"  # pip's words before it tries again, whatever the reason
-# What the base install does without; `asking`, `graphs`, `traces` and `peers` run the lessons and need it.
+# What the base install does without; `asking`, `graphs`, `traces`, `peers` and `notebook` need it.
 EXTRA_MODULES = [
+    "IPython",
     "google.protobuf",
     "jsonschema",
+    "jupytext",
     "langchain",
     "langchain_core",
     "langchain_openai",
@@ -36,6 +38,7 @@ EXTRA_MODULES = [
     "langgraph",
     "lmcache",
     "matplotlib",
+    "nbformat",
     "numpy",
     "opentelemetry",
     "pandas",
@@ -49,7 +52,7 @@ EXTRA_MODULES = [
     "vllm_router",
     "watchfiles",
 ]
-BASE_ROOMS = sorted(set(RANKS) - {"asking", "graphs", "traces", "peers"})
+BASE_ROOMS = sorted(set(RANKS) - {"asking", "graphs", "traces", "peers", "notebook"})
 IMPORT_THE_BASE = f"""
 import importlib, pkgutil, sys
 count = 0
@@ -194,6 +197,7 @@ def test_the_wheel_holds_the_package_and_its_data_and_no_test(wheel):
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"lmcache_tutorial"}
     assert [name for name in names if "/tests/" in name or "test_" in name] == []
     wanted = ["py.typed", "models/chat_with_tools.jinja", "report/results.schema.json"]
+    wanted += ["notebook/front.md", "notebook/tour.md"]
     wanted += [
         f"pages/templates/{path.name}" for path in (ROOT / "lmcache_tutorial/pages/templates").iterdir()
     ]
@@ -290,6 +294,16 @@ def test_a_command_that_needs_servers_names_the_extra_there(installed, tmp_path,
         r"here\.\nTo fix: .*pip install \"lmcache-tutorial\[\1\]\"\n",
         done.stderr,
     )
+    assert done.stdout == ""
+
+
+def test_the_notebook_names_its_extra_there(installed, tmp_path):
+    done = installed.run("lmcache-tutorial", "notebook", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "error: lmcache-tutorial notebook needs the extra 'notebook': ipykernel and "
+    )
+    assert done.stderr.endswith('To fix: pip install "lmcache-tutorial[notebook]"\n')
     assert done.stdout == ""
 
 
