@@ -29,7 +29,7 @@ from lmcache_tutorial.asking.ask import Asker
 from lmcache_tutorial.diagnosis.diagnose import diagnose
 from lmcache_tutorial.diagnosis.logs import Log
 from lmcache_tutorial.diagnosis.prompts_of import choose
-from lmcache_tutorial.graphs.agent import LOOK_UP, Agents, Policy, predicted_reuse_of
+from lmcache_tutorial.graphs.agent import Agents, Policy, predicted_reuse_of, toolbox
 from lmcache_tutorial.graphs.beside import OpenBeside
 from lmcache_tutorial.lessons.progress import Progress
 from lmcache_tutorial.prompts.documents import Document, Read, fresh
@@ -48,7 +48,6 @@ from lmcache_tutorial.workbench.gate_run import Gate, GateRun
 QUESTIONS = ("Which class stores a chunk?", "Which one looks a chunk up?", "Which one gives chunks up?")
 GROUP, LMCACHE = "agent", {"served_by": "lmcache"}  # hits of the engine's own cache do not count
 COUNTED = LMCACHE | {"times": False}  # hits are integers: two rounds are enough for them
-ANOTHER_TOOL = {**LOOK_UP, "function": {**LOOK_UP["function"], "name": "list_words"}}
 WIDER = 8  # how many times as large the chunk is that somebody has set
 CLOCK, TOOLS, SALT, CHUNK = "a clock", "order of tools", "a salt for each", "another chunk"
 Talks = dict[str, list[Turn]]  # a release -> the turns of its conversation
@@ -94,7 +93,7 @@ def reusable_share(prompt: int, chunk: int) -> float:
 @pytest.fixture(scope="module")
 def manual(read: Read, sizes: LessonSizes, stack: Stack) -> str:
     """A manual of at least 16 chunks: of a shorter one too much lies beyond the last whole chunk."""
-    size = "medium" if sizes.medium >= 16 * stack.chunk_tokens else "long"
+    size = "kept" if sizes.tokens("kept") >= 16 * stack.chunk_tokens else "long"
     return fresh(read(Document("lmcache-source", size=size, seed=9)))
 
 
@@ -133,10 +132,10 @@ def sent(window: Window) -> Requests:
 def planted(windows: Mapping[str, Window]) -> dict[str, Requests]:
     """Three faults of an application, in requests that it has sent."""
     good, late = sent(windows["before"]), sent(windows["with a clock"])
-    tools = ([LOOK_UP, ANOTHER_TOOL], [ANOTHER_TOOL, LOOK_UP])
+    tools = toolbox(max(one.prompt_tokens or 0 for one in windows["before"].generations) // 5)
     return {
         CLOCK: late,
-        TOOLS: [{**one, "tools": order} for one, order in zip(good, tools, strict=True)],
+        TOOLS: [{**one, "tools": order} for one, order in zip(good, (tools, tools[::-1]), strict=True)],
         SALT: [{**one, "cache_salt": f"request {number}"} for number, one in enumerate(good)],
     }
 
@@ -238,7 +237,7 @@ def test_lesson9_the_gate_is_seen_to_fail(
     fault: str, faulty: dict[str, GateRun], stack: Stack, report: LessonReport, bars: Thresholds
 ) -> None:
     done, name = faulty[fault], GROUP if fault == CHUNK else fault
-    (request,) = done.group(name)["requests"]
+    (request,) = done.group(name)["requests"] or pytest.fail(done.output)
     expected = [request["predicted"]] * len(request["reused"])
     report.compare(f"Reused, {fault}", predicted=expected, measured=request["reused"], sequence=True)
     assert done.exit_code == 1

@@ -32,8 +32,19 @@ LOOK_UP: dict[str, Any] = {
         },
     },
 }
+TOOL_TOKENS = 60  # of LOOK_UP in a prompt, at least
 Policy = Callable[[str, Sequence[BaseMessage]], list[BaseMessage]]
 """(manual, history) -> the messages that every request of this turn begins with."""
+
+
+def toolbox(tokens: int) -> list[dict[str, Any]]:
+    """Build tools like :data:`LOOK_UP` under as many names as it takes to fill a prompt with so many tokens.
+
+    >>> [tool["function"]["name"] for tool in toolbox(60)]
+    ['look_up_0', 'look_up_1', 'look_up_2']
+    """
+    names = [f"look_up_{number}" for number in range(2 + tokens // TOOL_TOKENS)]
+    return [{**LOOK_UP, "function": {**LOOK_UP["function"], "name": name}} for name in names]
 
 
 class Talk(TypedDict, total=False):
