@@ -37,7 +37,6 @@ from lmcache_tutorial.quantities.predict import lmcache_reusable_tokens
 from lmcache_tutorial.quantities.records import Interval, TokenSources, Turn
 from lmcache_tutorial.report.results import Chart, LessonReport
 from lmcache_tutorial.settings.bars import Thresholds
-from lmcache_tutorial.settings.profiles import LessonSizes
 from lmcache_tutorial.settings.run import RunConfig
 from lmcache_tutorial.stack.stack import Stack
 from lmcache_tutorial.traces import watched as read_traces
@@ -48,7 +47,7 @@ from lmcache_tutorial.workbench.gate_run import Gate, GateRun
 QUESTIONS = ("Which class stores a chunk?", "Which one looks a chunk up?", "Which one gives chunks up?")
 GROUP, LMCACHE = "agent", {"served_by": "lmcache"}  # hits of the engine's own cache do not count
 COUNTED = LMCACHE | {"times": False}  # hits are integers: two rounds are enough for them
-WIDER = 8  # how many times as large the chunk is that somebody has set
+WIDER = 16  # how many times as large the chunk is that somebody has set
 CLOCK, TOOLS, SALT, CHUNK = "a clock", "order of tools", "a salt for each", "another chunk"
 Talks = dict[str, list[Turn]]  # a release -> the turns of its conversation
 Windows = dict[str, Window]  # a release -> its requests, from the traces
@@ -72,7 +71,7 @@ RELEASES: dict[str, Policy] = {"before": append_only, "with a clock": with_a_clo
 # *traces* must tell it. With the clock, what does the first request of a turn still reuse? And the other two?
 #
 # The gate will ask two of these requests, and count only what LMCache serves: whole chunks. Somebody sets
-# LMCache's chunk eight times as large. Which share of the prompt can still be reused?
+# LMCache's chunk sixteen times as large. Which share of the prompt can still be reused?
 
 
 # %%
@@ -91,10 +90,9 @@ def reusable_share(prompt: int, chunk: int) -> float:
 
 # %%
 @pytest.fixture(scope="module")
-def manual(read: Read, sizes: LessonSizes, stack: Stack) -> str:
-    """A manual of at least 16 chunks: of a shorter one too much lies beyond the last whole chunk."""
-    size = "kept" if sizes.tokens("kept") >= 16 * stack.chunk_tokens else "long"
-    return fresh(read(Document("lmcache-source", size=size, seed=9)))
+def manual(read: Read) -> str:
+    """A long manual: of one below 16 chunks too much lies beyond the last whole chunk."""
+    return fresh(read(Document("lmcache-source", size="moved", seed=9)))
 
 
 @pytest.fixture(scope="module")

@@ -210,7 +210,7 @@ QUESTIONS: Mapping[str, tuple[Question, ...]] = {
         ),
         Question(
             "Reused, another chunk",
-            "Somebody sets LMCache's chunk eight times as large. How many tokens of a second request does "
+            "Somebody sets LMCache's chunk sixteen times as large. How many tokens of a second request does "
             "LMCache still give back?",
             "Take the medium document (the long one, if the medium one has fewer than 16 chunks of the old "
             "size), and round down to whole chunks of the new size.",

@@ -123,7 +123,8 @@ def play(
     stack.empty_lmcache()
     if puzzle.stale:
         _make_stale(stack, [application.request(session, []) for session in range(SESSIONS)])
-    before, turns = stack.snapshot(), list[Turn]()
+    before = stack.snapshot()
+    turns: list[Turn] = []
     answers: list[list[str]] = [[] for _ in range(SESSIONS)]
     for turn in range(TURNS):
         show(f"turn {turn + 1} of {SESSIONS} sessions")
