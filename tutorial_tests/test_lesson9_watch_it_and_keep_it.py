@@ -92,7 +92,7 @@ def reusable_share(prompt: int, chunk: int) -> float:
 
 # %%
 @pytest.fixture(scope="module")
-def manual(read: Read, sizes: LessonSizes, stack: Stack) -> str:
+def manual(read: Read, sizes: LessonSizes, stack: Stack, chunks: None) -> str:
     """A manual of at least 16 chunks: of a shorter one too much lies beyond the last whole chunk."""
     size = "medium" if sizes.medium >= 16 * stack.chunk_tokens else "long"
     return fresh(read(Document("lmcache-source", size=size, seed=9)))

@@ -29,7 +29,7 @@ def token_sources(before: Snapshot, after: Snapshot, *, cached_tokens: int, call
     >>> a = Snapshot((EngineCounters(),), (CacheCounters(),))
     >>> b = Snapshot((EngineCounters(10, 32, 64, 0.1, 1),), (CacheCounters(96, lookup_hit_l1=96),))
     >>> token_sources(a, b, cached_tokens=96)
-    TokenSources(computed=10, engine=32, lmcache_l1=64, lmcache_l2=0)
+    TokenSources(computed=10, engine=32, lmcache_l1=64, lmcache_l2=0, untold=0)
     """
     computed = after.computed - before.computed
     engine, external = after.engine - before.engine, after.external - before.external

@@ -8,25 +8,27 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class TokenSources:
-    """Who served the prompt tokens of one window of calls; the four parts sum to the prompt.
+    """Who served the prompt tokens of one window of calls; the parts sum to the prompt.
 
-    ``lmcache_l1`` came from LMCache's memory, ``lmcache_l2`` from its second tier (files, Valkey).
+    ``lmcache_l1`` came from LMCache's memory, ``lmcache_l2`` from its second tier (files, Valkey). ``untold``
+    was reused, and nobody tells by whom: a stack that others use too has no counters that could.
     """
 
     computed: int
     engine: int
     lmcache_l1: int
     lmcache_l2: int
+    untold: int = 0
 
     @property
     def lmcache(self) -> int:
-        """Tokens that came through the KV connector, from any tier."""
+        """Tokens that are known to have come through the KV connector, from any tier."""
         return self.lmcache_l1 + self.lmcache_l2
 
     @property
     def reused(self) -> int:
         """Tokens that were not prefilled again, whoever kept them."""
-        return self.engine + self.lmcache
+        return self.engine + self.lmcache + self.untold
 
     @property
     def prompt(self) -> int:

@@ -59,13 +59,16 @@ def client_environment() -> dict[str, Any]:
     }
 
 
-def workload_document(workload: Workload, dtype_reason: str, dtype: str) -> dict[str, Any]:
-    """Tell the sizes of a stack's documents, and why they and the number format were chosen."""
+def workload_document(workload: Workload, dtype: str) -> dict[str, Any]:
+    """Tell the sizes of a stack's documents and why they were chosen.
+
+    ``dtype`` says the same of the number format; it is empty where that is not known.
+    """
     sizes = workload.sizes
     return {
         "class": f"{sizes.long:,} tokens",
         "short": sizes.short,
         "medium": sizes.medium,
         "long": sizes.long,
-        "reason": f"{workload.reason}; {dtype}, since {dtype_reason}",
+        "reason": "; ".join(filter(None, [workload.reason, dtype])),
     }

@@ -150,7 +150,7 @@ class RunOptions:
         str | None,
         Option(
             "a running deployment, an engine or a router, or several with commas between: it is asked the "
-            "groups of *.prompts.jsonl",
+            "groups of *.prompts.jsonl; the first also the lessons that can be held there",
             chosen="none",
         ),
     ] = None
@@ -161,6 +161,13 @@ class RunOptions:
     allow_reset: Annotated[
         bool, Option("the deployment's engine may be told to empty its own cache, to ask LMCache alone")
     ] = False
+    tokenizer: Annotated[
+        Path | None,
+        Option(
+            "a folder with tokenizer.json and the chat template of the deployment's model, for lessons",
+            chosen="the folder that the deployment names, if it is here",
+        ),
+    ] = None
     baseline: Annotated[
         Path | None,
         Option("a file that `lmcache-tutorial baseline` wrote: groups are compared with it", chosen="none"),

@@ -30,7 +30,8 @@ SMALL_CHUNK_TOKENS = 32  # one block, for the smallest documents
 class RunConfig:
     """One run of the suite: its stack, the sizes that its lessons may have, its bars, its report's folder.
 
-    ``dtype_reason`` says why the engine computes in this number format.
+    ``dtype_reason`` says why the engine computes in this number format. ``url``: a deployment is asked, the
+    first of those that were named; then ``stack`` is never started, and there is no such reason.
     """
 
     stack: StackConfig
@@ -43,6 +44,7 @@ class RunConfig:
     peers: str | None = None
     mask: bool = False
     langfuse: bool = False
+    url: str | None = None
 
 
 def run_config(options: RunOptions, has_gpu: Callable[[], bool] | None = None) -> RunConfig:
@@ -56,9 +58,12 @@ def run_config(options: RunOptions, has_gpu: Callable[[], bool] | None = None) -
         ConfigError: a value cannot work; nothing was started.
     """
     check_choices(options)
+    if options.url:  # nothing is started: what would be does not matter, nor whether there is a GPU for it
+        options = replace(options, stack="cpu", dtype="auto", model=None)
     profile = PROFILES[_profile_name(options.stack, has_gpu or cuda_works)]
     _check_peers(options, profile.stack.profile)
     dtype, reason = number_format(options.dtype, profile.stack.profile)
+    reason = "" if options.url else reason
     settings = _settings(options, replace(profile.stack, dtype=dtype))
     return RunConfig(
         settings,
@@ -71,7 +76,17 @@ def run_config(options: RunOptions, has_gpu: Callable[[], bool] | None = None) -
         options.peers,
         options.mask,
         options.langfuse,
+        next(iter(addresses(options.url)), None),
     )
+
+
+def addresses(given: str | None) -> list[str]:
+    """Split the addresses of several engines.
+
+    >>> addresses("http://one:8000, http://two:8000"), addresses(None)
+    (['http://one:8000', 'http://two:8000'], [])
+    """
+    return [one.strip() for one in (given or "").split(",") if one.strip()]
 
 
 def bars(options: RunOptions) -> Thresholds:
