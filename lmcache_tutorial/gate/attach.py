@@ -40,8 +40,8 @@ RENDERED: tuple[dict[str, Any], ...] = (
     {"messages": [{"role": "user", "content": "Which?"}], "tools": [A_TOOL]},
 )
 NO_RENDERING = (
-    "none here renders as the deployment does. To fix: --kv-tokenizer=FOLDER, with tokenizer.json and the chat "
-    "template that it serves"
+    "none here renders as the deployment does. To fix: --kv-tokenizer=FOLDER, with tokenizer.json and the "
+    "chat template that it serves"
 )
 SILENT = "its answers do not have them. To fix: "
 

@@ -27,6 +27,8 @@ def environment(run: RunConfig) -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             packages[name] = "not installed"
     device = f"{gpu()}; " if run.stack.profile == "gpu" else ""
+    if (gpus := run.stack.tensor_parallel) > 1:
+        device = f"{gpus} × {device}"
     for name in OPTIONAL:  # one that lies on PYTHONPATH has no version
         with suppress(metadata.PackageNotFoundError):
             packages[name] = metadata.version(name)
@@ -43,6 +45,7 @@ def environment(run: RunConfig) -> dict[str, Any]:
         "dtype": run.stack.dtype,
         "prefill_tokens_s": None,
         "stack": {},
+        **({"tensor_parallel": gpus} if gpus > 1 else {}),
     }
 
 

@@ -111,7 +111,7 @@ class Cache(Program):
 
     @property
     def mapped_engines(self) -> int:
-        """Count the GPU engines whose memory it maps, be they dead."""
+        """Count the GPUs of engines whose memory it maps, be they dead: an engine has one or more."""
         return len(self.status().get("registered_gpu_ids") or ())
 
     def restart(self, own: CacheConfig | None = None) -> None:

@@ -125,6 +125,15 @@ class RunOptions:
             "share of the GPU's memory that the engine takes, 0.1 to 0.98", chosen="0.9", commands=("up",)
         ),
     ] = None
+    tensor_parallel: Annotated[
+        int | None,
+        Option(
+            "over how many GPUs each engine is spread (tensor parallel)",
+            least=1,
+            chosen="1",
+            commands=("up", "doctor"),
+        ),
+    ] = None
     min_hit_rate: Annotated[
         float, Option("the bar that a hit rate must exceed, per cent: 0, or 1 to below 100")
     ] = MIN_HIT_RATE
@@ -350,15 +359,21 @@ RUN_OPTIONS = table(RunOptions)
 
 
 def check_choices(options: RunOptions) -> None:
-    """Check every option that has choices, also those of a dataclass that has more of them.
+    """Check every option that has choices or a least value, also those of a dataclass that has more of them.
 
     Raises:
-        ConfigError: a value is none of them.
+        ConfigError: a value is none of them, or below it.
     """
     for row in table(type(options)):
         value = getattr(options, row.name)
+        if row.least is not None and value is not None and value < row.least:
+            raise _too_small(row, value)
         if row.choices and value not in (None, *row.choices):
             raise _no_choice(row, value)
+
+
+def _too_small(row: Option, value: float) -> ConfigError:
+    return ConfigError(lambda option: f"{option(row.name)} is {value:g}, but must be {row.least} or more.")
 
 
 def _no_choice(row: Option, value: str) -> ConfigError:

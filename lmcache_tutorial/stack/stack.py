@@ -133,8 +133,8 @@ class Stack:
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """The keys and values of one token, in the stack's number format [bytes]."""
-        return self.model.kv_bytes_per_token(self.config.dtype)
+        """The keys and values of one token, in the stack's number format, on all its GPUs together [bytes]."""
+        return self.model.kv_bytes_per_token(self.config.dtype, self.config.tensor_parallel)
 
     def tokenize(self, messages: Messages, tools: Sequence[Any] = ()) -> list[int]:
         """Render a chat request with the server's own template and return the prompt's token ids."""
