@@ -87,8 +87,8 @@ class Model:
         fitting = [number for number in range(1, shape.heads + 1) if shape.divides(number)]
         if gpus not in fitting:
             raise ModelError(
-                f"{self.name} has {shape.heads} attention heads and {shape.kv_heads} of keys and values, which "
-                f"cannot be divided evenly among {gpus} GPUs.\n"
+                f"{self.name} has {shape.heads} attention heads and {shape.kv_heads} of keys and values, "
+                f"which cannot be divided evenly among {gpus} GPUs.\n"
                 f"To fix: --kv-tensor-parallel with one of {', '.join(map(str, fitting))}"
             )
 

@@ -135,9 +135,9 @@ class Session:
 
     def _see_memory(self) -> None:
         """Note what the servers and this run take now, when all that a claim needs is running."""
-        servers = [program.server for stack in self._stacks for program in stack.programs]
-        if None in servers:  # a deployment's memory is not seen from here
+        if self.record.environment["profile"] == "deployment":  # its memory is not seen from here
             return
+        servers = [program.server for stack in self._stacks for program in stack.programs]
         roots = {os.getpid(), *(server.record.supervisor for server in servers if server)}
         lesson = self.record.lessons[self.lesson_now]
         lesson.memory_bytes = max(lesson.memory_bytes, pss_bytes(roots))

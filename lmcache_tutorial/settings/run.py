@@ -156,15 +156,15 @@ def _check_tensor_parallel(wanted: int, profile: str, devices: Callable[[], int]
     if profile == "cpu":
         raise ConfigError(
             lambda option: (
-                f"{option('tensor_parallel', wanted)} spreads an engine over GPUs, and this is the CPU's stack.\n"
-                f"To fix: leave it out, or use {option('stack', 'gpu')} on a GPU machine"
+                f"{option('tensor_parallel', wanted)} spreads an engine over GPUs, and this is the CPU's "
+                f"stack.\nTo fix: leave it out, or use {option('stack', 'gpu')} on a GPU machine"
             )
         )
     if devices and (here := devices()) < wanted:
         raise ConfigError(
             lambda option: (
-                f"{option('tensor_parallel', wanted)} needs as many GPUs, and the NVIDIA driver reports {here} "
-                f"(CUDA_VISIBLE_DEVICES may hide others).\nTo fix: {option('tensor_parallel', here)}"
+                f"{option('tensor_parallel', wanted)} needs as many GPUs, and the NVIDIA driver reports "
+                f"{here} (CUDA_VISIBLE_DEVICES may hide others).\nTo fix: {option('tensor_parallel', here)}"
             )
         )
 

@@ -133,7 +133,7 @@ class Stack:
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """The keys and values of one token, in the stack's number format, on all its GPUs together [bytes]."""
+        """The keys and values of one token, in the stack's number format, on all GPUs together [bytes]."""
         return self.model.kv_bytes_per_token(self.config.dtype, self.config.tensor_parallel)
 
     def tokenize(self, messages: Messages, tools: Sequence[Any] = ()) -> list[int]:

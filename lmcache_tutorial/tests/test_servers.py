@@ -459,7 +459,8 @@ def test_heads_are_divided_evenly_or_it_is_said_among_how_many_they_can_be(confi
         if gpus in fitting:
             model.check_tensor_parallel(gpus)
             continue
-        told = f"m has .* among {gpus} GPUs.\nTo fix: --kv-tensor-parallel with one of {', '.join(map(str, fitting))}$"
+        others = ", ".join(map(str, fitting))
+        told = f"m has .* among {gpus} GPUs.\nTo fix: --kv-tensor-parallel with one of {others}$"
         with pytest.raises(ModelError, match=told):
             model.check_tensor_parallel(gpus)
 
