@@ -11,7 +11,7 @@ from ..quantities.statistics import total
 from ..servers.counters import Snapshot
 from ..stack.found import FoundStack
 from ..stack.stack import Stack
-from .token_sources import token_sources
+from .token_sources import sources_by_look_up, token_sources
 
 
 class Witness(Protocol):
@@ -88,8 +88,9 @@ class Counters:
 class Answers:
     """What each answer says of its own request: others use the engine, and its counters count them too.
 
-    An answer tells how many tokens were reused and not who kept them. After the engine's own cache was
-    emptied the next request's come from LMCache: nobody else can have asked for its prompt since.
+    An answer tells how many tokens were reused and not who kept them. LMCache's request span tells it where
+    LMCache found less. After the engine's own cache was emptied the next request's come from LMCache: nobody
+    else can have asked for its prompt since.
     """
 
     def __init__(self, stack: FoundStack) -> None:
@@ -105,17 +106,17 @@ class Answers:
 
     def saw(self, call: Call) -> Call:
         """Add its tokens."""
-        tokens = _told(call)
-        if self._stack.engine_is_empty:
-            self._stack.engine_is_empty = False
-            tokens = TokenSources(tokens.computed, 0, lmcache_l1=tokens.untold, lmcache_l2=0)
+        tokens = self._split(call, engine_is_empty=self._stack.engine_is_empty)
+        self._stack.engine_is_empty = False
         return replace(call, tokens=tokens)
 
     def window(self, calls: Sequence[Call]) -> TokenSources:
         """Give LMCache the time to store; add up what the answers say."""
         self._stack.rest()
-        return total(call.tokens or _told(call) for call in calls)
+        return total(call.tokens or self._split(call) for call in calls)
 
-
-def _told(call: Call) -> TokenSources:
-    return TokenSources(call.prompt_tokens - call.cached_tokens, 0, 0, 0, untold=call.cached_tokens)
+    def _split(self, call: Call, *, engine_is_empty: bool = False) -> TokenSources:
+        found = self._stack.looked_up(call.id)
+        return sources_by_look_up(
+            call.prompt_tokens, call.cached_tokens, found, engine_is_empty=engine_is_empty
+        )

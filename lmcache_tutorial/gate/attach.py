@@ -16,6 +16,7 @@ from ..prompts.documents import copy_in, fresh, full_text
 from ..prompts.prompts_file import Prompt
 from ..prompts.rendering import Renderer, RenderingError
 from ..quantities.predict import shared_prefix_tokens
+from ..quantities.records import LookedUp
 from ..servers.lmcache import Cache
 from ..servers.vllm import Engine
 from ..settings.environment import cache_folder
@@ -25,6 +26,7 @@ from ..settings.topology import CacheConfig, EngineConfig, StackConfig
 from ..settings.workload import Memory, Workload, fit
 from ..stack.found import FoundStack, lacking
 from ..stack.stack import CHARACTERS_A_TOKEN, WARM_UP, Progress
+from ..traces.look_ups import LookUps
 from .deployment import Deployment, Namespace, api_key
 
 CHAT = "v1/chat/completions"
@@ -43,6 +45,11 @@ NO_RENDERING = (
     "none here renders as the deployment does. To fix: --kv-tokenizer=FOLDER, with tokenizer.json and the "
     "chat template that it serves"
 )
+NO_SPANS = (
+    "no answer tells, and no request span of LMCache came. To fix: --kv-lmcache-spans=HOST:PORT, and LMCache "
+    "with --enable-tracing --otlp-endpoint http://HOST:PORT"
+)
+SPAN_LIMIT_S = 10.0  # LMCache sends spans every 5 s
 SILENT = "its answers do not have them. To fix: "
 
 
@@ -58,15 +65,27 @@ class WarmedUp:
     answer: Streamed
 
 
-def attach(
-    deployment: Deployment, lmcache: Cache | None, tokenizer: Path | None, progress: Progress
-) -> FoundStack:
+@dataclass(frozen=True)
+class Beside:
+    """What was named beside a deployment, all of it or nothing.
+
+    Attributes:
+        lmcache: what asks its LMCache.
+        tokenizer: a folder with its model's tokenizer and chat template; ``None`` looks for one here.
+        look_ups: waits for LMCache's request spans.
+    """
+
+    lmcache: Cache | None = None
+    tokenizer: Path | None = None
+    look_ups: LookUps | None = None
+
+
+def attach(deployment: Deployment, beside: Beside, progress: Progress) -> FoundStack:
     """Make a stack of a deployment: nothing of it is started, stopped, restarted or emptied.
 
     Args:
         deployment: what was found.
-        lmcache: what asks its LMCache, where one was named.
-        tokenizer: a folder with its model's tokenizer and chat template; ``None`` looks for one here.
+        beside: what was named beside it.
         progress: told what happens, a line at a time.
 
     Raises:
@@ -75,8 +94,9 @@ def attach(
         CorpusError: the documents' source is not installed.
     """
     _check_told(deployment)
-    renderer = find_renderer(deployment, tokenizer)
+    lmcache, renderer = beside.lmcache, find_renderer(deployment, beside.tokenizer)
     warmed_up = _warm_up(deployment)
+    looked_up = _looking_up(beside, warmed_up.answer)
     base = str(deployment.client.base_url).rstrip("/")
     engine = EngineConfig(
         block_tokens=deployment.block_tokens,
@@ -93,11 +113,12 @@ def attach(
         progress,
         deployment.client,
         workload=_workload(deployment, warmed_up.tokens_s),
-        lacks=_lacks(deployment, lmcache, renderer, warmed_up.answer),
+        lacks=_lacks(deployment, beside, renderer, warmed_up.answer, told=looked_up is not None),
         api_key=api_key() or "none",
         place=_placing(deployment),
         forget=deployment.forget if deployment.may_reset else None,
         found_renderer=renderer,
+        looked_up=looked_up or (lambda answer_id: None),
     )
     sizes = stack.workload.sizes if stack.workload else None
     assert sizes
@@ -234,19 +255,30 @@ def _workload(deployment: Deployment, tokens_s: float) -> Workload:
     return workload
 
 
+def _looking_up(beside: Beside, answer: Streamed) -> Callable[[str], LookedUp | None] | None:
+    """Return what tells LMCache's look-ups; ``None`` where no span comes of an answer that was given."""
+    spans = beside.look_ups
+    if spans is None or spans.of(answer.id, SPAN_LIMIT_S) is None:
+        return None
+    return lambda answer_id: spans.of(answer_id, SPAN_LIMIT_S)
+
+
 def _lacks(
-    deployment: Deployment, lmcache: Cache | None, renderer: Renderer | None, answer: Streamed
+    deployment: Deployment, beside: Beside, renderer: Renderer | None, answer: Streamed, *, told: bool
 ) -> dict[str, str]:
-    """Say of every need that the deployment does not meet why, and what to do."""
+    """Say of every need that the deployment does not meet why, and what to do.
+
+    ``told``: LMCache's request spans come.
+    """
     own = "a deployment is asked alone. To fix: leave --kv-url out"
     shared = "others may use the deployment too. To fix: leave --kv-url out"
     found = {
         "own_stack": own,
         "restarts": own,
         "counters": shared,
-        "whose_tokens": f"an answer does not tell, and {shared}",
-        "emptying": _no_emptying(deployment, lmcache),
-        "chunks": "" if lmcache else "no LMCache is named. To fix: --kv-lmcache-url=http://…",
+        "whose_tokens": "" if told else NO_SPANS,
+        "emptying": _no_emptying(deployment, beside.lmcache, told=told),
+        "chunks": "" if beside.lmcache else "no LMCache is named. To fix: --kv-lmcache-url=http://…",
         "rendering": "" if renderer else NO_RENDERING,
         "engine_times": "" if answer.metrics else f"{SILENT}vLLM with --enable-per-request-metrics",
         "generated_ids": "" if answer.generated else f"{SILENT}a vLLM that knows return_token_ids",
@@ -254,15 +286,12 @@ def _lacks(
     return {need: lacking(need, why) for need, why in found.items() if why}
 
 
-def _no_emptying(deployment: Deployment, lmcache: Cache | None) -> str:
-    """Say why LMCache cannot be asked alone; empty where it can."""
+def _no_emptying(deployment: Deployment, lmcache: Cache | None, *, told: bool) -> str:
+    """Say why LMCache cannot be asked alone; empty where it can. ``told``: its request spans come."""
     if lmcache is None:
         return "no LMCache is named. To fix: --kv-lmcache-url=http://…, and --kv-allow-reset if you may"
     if not deployment.may_reset:
         return "nobody has allowed it. To fix: --kv-allow-reset, if the engine's own cache may be emptied"
-    if lmcache.has_tiers:
-        return (
-            "which of LMCache's tiers serves then only its counters tell, which count others too. "
-            "To fix: leave --kv-url out"
-        )
+    if lmcache.has_tiers and not told:
+        return "which of LMCache's tiers serves then only its request spans tell. To fix: --kv-lmcache-spans"
     return ""

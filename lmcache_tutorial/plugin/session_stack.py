@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from ..gate.attach import attach
+from ..gate.attach import Beside, attach
 from ..settings.paths import user_path
 from ..settings.run import RunConfig
 from ..stack.keep import open_stack
 from ..stack.stack import Stack
+from ..traces.look_ups import LookUps
+from .configuration import usage_errors
 from .deployments import deployments
 from .progress import progress_line
 
@@ -28,6 +30,11 @@ def session_stack(run: RunConfig, config: pytest.Config) -> Stack:
     if run.url is None:
         return open_stack(run, progress)
     known = deployments(config)
-    named = known.options.tokenizer
-    tokenizer = user_path("tokenizer", named) if named else None
-    return attach(known.at(run.url), known.lmcache, tokenizer, progress)
+    deployment, options = known.at(run.url), known.options
+    tokenizer = user_path("tokenizer", options.tokenizer) if options.tokenizer else None
+    look_ups = None
+    if options.lmcache_spans:
+        with usage_errors(config):
+            look_ups = LookUps(options.lmcache_spans)
+        config.add_cleanup(look_ups.close)
+    return attach(deployment, Beside(known.lmcache, tokenizer, look_ups), progress)

@@ -37,6 +37,18 @@ class TokenSources:
 
 
 @dataclass(frozen=True, slots=True)
+class LookedUp:
+    """What LMCache found of one prompt: in all, in its memory, in a tier behind it [tokens].
+
+    It looks up the whole prompt, also what the engine holds itself.
+    """
+
+    hit: int
+    l1: int
+    l2: int
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """One request to the model, as the client and the engine saw it.
 
@@ -50,7 +62,7 @@ class Call:
     [nats]; ``None`` where the request did not ask for two (``top_logprobs``).
     ``waited_s``: how long threads of this process and of the servers that it talks to stood ready to run and
     had no processor, from the start of its window, or from when the call before was counted, to the end of
-    its answer; ``None`` where calls ran in parallel, or the kernel does not count it.
+    its answer; ``None`` where calls ran in parallel, or the kernel does not count it. ``id`` is the answer's.
     """
 
     node: str
@@ -68,6 +80,7 @@ class Call:
     engine: str = ""
     lead: float | None = None
     waited_s: float | None = None
+    id: str = ""
 
     def same_answer(self, other: Call) -> bool:
         """Tell whether two answers have the same text with the same log-probabilities, bit for bit.

@@ -167,6 +167,13 @@ class RunOptions:
         str | None,
         Option("the HTTP side of the LMCache that the deployment is said to use", chosen="none"),
     ] = None
+    lmcache_spans: Annotated[
+        str | None,
+        Option(
+            "HOST:PORT at which lessons listen for the request spans that a deployment's LMCache exports",
+            chosen="none",
+        ),
+    ] = None
     allow_reset: Annotated[
         bool, Option("the deployment's engine may be told to empty its own cache, to ask LMCache alone")
     ] = False

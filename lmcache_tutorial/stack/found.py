@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import httpx
 
 from ..prompts.rendering import Renderer
+from ..quantities.records import LookedUp
 from ..servers.counters import Snapshot
 from ..servers.process import ServerError
 from ..servers.vllm import Messages
@@ -59,12 +60,14 @@ class FoundStack(Stack):
 
     ``place`` puts a request into the run's namespace; ``forget`` empties the engine's own cache, ``None``
     where that was not allowed; ``found_renderer`` renders as the server does, ``None`` without its tokenizer.
-    ``engine_is_empty`` tells that nothing was asked since the engine's own cache was emptied.
+    ``looked_up`` tells what LMCache found of the prompt of an answer, by the answer's id. ``engine_is_empty``
+    tells that nothing was asked since the engine's own cache was emptied.
     """
 
     place: Callable[[Body], Body] = field(default=lambda body: body)
     forget: Callable[[], None] | None = None
     found_renderer: Renderer | None = None
+    looked_up: Callable[[str], LookedUp | None] = lambda answer_id: None
     engine_is_empty: bool = False
 
     @property

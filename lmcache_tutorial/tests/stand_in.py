@@ -105,6 +105,7 @@ class StandIn:
         last = {"choices": [], "usage": usage}
         if self.tells_own:
             choice["token_ids"] = [1]
+            last["id"] = f"chatcmpl-{len(self.asked)}"
             last["metrics"] = {"queue_time_ms": 0.1, "time_to_first_token_ms": 1.0}
         return [{"choices": [choice]}, last]
 

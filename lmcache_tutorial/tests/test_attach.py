@@ -1,14 +1,16 @@
 """A deployment becomes a stack: what fits it, what it lacks, and what keeps its prompts cold."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from lmcache_tutorial.gate import attach as module
-from lmcache_tutorial.gate.attach import UnfitError, attach, find_renderer
+from lmcache_tutorial.gate.attach import Beside, UnfitError, attach, find_renderer
 from lmcache_tutorial.gate.deployment import client_for, find_deployment, lmcache_at
 from lmcache_tutorial.prompts.documents import copy_in, fresh
 from lmcache_tutorial.prompts.rendering import Renderer
+from lmcache_tutorial.quantities.records import LookedUp
 from lmcache_tutorial.stack.found import NEEDS
 from lmcache_tutorial.tests.stand_in import serving
 
@@ -21,13 +23,13 @@ def attached(monkeypatch, tmp_path):
     monkeypatch.setenv("LMCACHE_TUTORIAL_CACHE", str(tmp_path))
     opened = []
 
-    def make(lmcache=False, may_reset=False, context=2000, token_s=0.0005, **behaviour):
+    def make(lmcache=False, may_reset=False, context=2000, token_s=0.0005, look_ups=None, **behaviour):
         one = serving(word=WORD, context=context, token_s=token_s, looks_up=True, **behaviour)
         opened.append(one)
         server = one.__enter__()
         named = lmcache_at(server.url) if lmcache else None
         deployment = find_deployment(client_for(server.url), None, named, may_reset=may_reset)
-        return attach(deployment, named, None, lambda line: None), server
+        return attach(deployment, Beside(named, look_ups=look_ups), lambda line: None), server
 
     yield make
     for one in opened:
@@ -63,6 +65,17 @@ def test_behind_tiers_nobody_tells_which_of_them_served(attached, monkeypatch):
     status = {"chunk_size": 8, "storage_manager": {"num_l2_adapters": 1}}
     monkeypatch.setattr("lmcache_tutorial.servers.lmcache.Cache.status", lambda self: status)
     assert "which of LMCache's tiers" in attached(lmcache=True, may_reset=True)[0].lacks["emptying"]
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_where_lmcaches_spans_come_they_tell_who_served(attached, monkeypatch, comes):
+    status = {"chunk_size": 8, "storage_manager": {"num_l2_adapters": 1}}
+    monkeypatch.setattr("lmcache_tutorial.servers.lmcache.Cache.status", lambda self: status)
+    spans = SimpleNamespace(of=lambda answer_id, limit_s: LookedUp(8, 8, 0) if comes and answer_id else None)
+    stack, _ = attached(lmcache=True, may_reset=True, tells_own=True, look_ups=spans)
+    assert stack.looked_up("chatcmpl-1") == (LookedUp(8, 8, 0) if comes else None)
+    assert ({"whose_tokens", "emptying"} <= set(stack.lacks)) is not comes
+    assert comes or "--enable-tracing" in stack.lacks["whose_tokens"]
 
 
 def test_the_documents_fit_the_rate_and_the_context(attached):

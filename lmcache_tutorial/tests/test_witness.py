@@ -7,7 +7,8 @@ import pytest
 
 from lmcache_tutorial.asking.cache_state import CacheStateError, check_held
 from lmcache_tutorial.asking.witness import Answers, Counters, witness_of
-from lmcache_tutorial.quantities.records import Call, TokenSources
+from lmcache_tutorial.gate.decide import UndecidedError, known
+from lmcache_tutorial.quantities.records import Call, LookedUp, TokenSources
 from lmcache_tutorial.quantities.sources import told
 from lmcache_tutorial.stack.found import FoundStack
 from lmcache_tutorial.stack.stack import Stack
@@ -20,7 +21,10 @@ CALL = Call("answer", 100, 64, 0.5, None, None, None, "Paris", (), None)
 def shared():
     """A deployment that others use too."""
     return SimpleNamespace(
-        engine_is_empty=False, rest=lambda: None, place=lambda body: {**body, "cache_salt": "s"}
+        engine_is_empty=False,
+        rest=lambda: None,
+        place=lambda body: {**body, "cache_salt": "s"},
+        looked_up=lambda answer_id: None,
     )
 
 
@@ -41,6 +45,29 @@ def test_after_the_engine_was_emptied_the_next_request_and_no_other_is_lmcaches(
     witness = Answers(shared)
     tokens = [witness.saw(CALL).tokens for _ in range(2)]
     assert tokens == [TokenSources(36, 0, 64, 0), TokenSources(36, 0, 0, 0, untold=64)]
+
+
+@pytest.mark.parametrize(
+    ("found", "emptied", "tokens"),
+    [
+        (LookedUp(0, 0, 0), False, TokenSources(36, 64, 0, 0)),
+        (LookedUp(32, 32, 0), False, TokenSources(36, 64, 0, 0)),
+        (LookedUp(64, 64, 0), False, TokenSources(36, 0, 0, 0, untold=64)),
+        (LookedUp(64, 16, 48), True, TokenSources(36, 0, 16, 48)),
+        (None, True, TokenSources(36, 0, 64, 0)),
+    ],
+)
+def test_what_lmcache_found_tells_who_served_where_it_can(shared, found, emptied, tokens):
+    shared.looked_up = lambda answer_id: found
+    shared.engine_is_empty = emptied
+    assert Answers(shared).saw(CALL).tokens == tokens
+
+
+def test_a_claim_about_who_served_is_undecided_where_nobody_tells():
+    served = [TokenSources(36, 64, 0, 0)] * 6
+    assert known(served) == served
+    with pytest.raises(UndecidedError, match="of 1 of 7 requests nobody tells who served"):
+        known([*served, TokenSources(36, 0, 0, 0, untold=64)])
 
 
 def test_calls_side_by_side_have_their_own_answers(shared):
