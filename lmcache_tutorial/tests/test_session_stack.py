@@ -77,20 +77,17 @@ def test_the_report_says_what_was_asked_and_does_not_say_what_nobody_knows(asked
     assert all("the key" not in path.read_text() for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_skip_counts_where_all_is_required(tmp_path):
-    with serving(word=WORD, context=2000, token_s=0) as server:
-        done, document = run(server, tmp_path, "lesson2 and served", "--kv-require-all")
-    assert done.returncode == 1
-    assert "--kv-require-all was given, and this was skipped: it needs to be told whether" in done.stdout
-    assert document["verdict"] == "failed"
-
-
-def test_a_deployment_without_room_for_a_lesson_skips_them_all(tmp_path):
+def test_a_deployment_without_room_for_a_lesson_skips_them_all_and_that_counts_where_all_is_required(
+    tmp_path,
+):
     with serving(word=WORD, context=100, token_s=0) as server:
-        done, document = run(server, tmp_path, "lesson2")
-    assert done.returncode == 6
-    assert set(outcomes(document).values()) == {"skipped"}
-    assert "its context of 100 tokens has no room" in done.stdout
+        done, document = run(server, tmp_path, "lesson2", "--kv-require-all")
+    assert done.returncode == 1
+    assert (
+        "--kv-require-all was given, and this was skipped: its context of 100 tokens has no room"
+        in done.stdout
+    )
+    assert set(outcomes(document).values()) == {"error"}
 
 
 def test_after_the_engine_was_emptied_what_is_reused_is_lmcaches(tmp_path):
