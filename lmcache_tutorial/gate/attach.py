@@ -20,7 +20,7 @@ from ..quantities.records import LookedUp
 from ..servers.lmcache import Cache
 from ..servers.vllm import Engine
 from ..settings.environment import cache_folder
-from ..settings.profiles import DEPLOYMENT_CLASSES
+from ..settings.profiles import DEPLOYMENT_CLASSES, SizeClass
 from ..settings.size_classes import FEWEST_CHUNKS, classes_within
 from ..settings.topology import CacheConfig, EngineConfig, StackConfig
 from ..settings.workload import Memory, Workload, fit
@@ -41,6 +41,7 @@ RENDERED: tuple[dict[str, Any], ...] = (
     {"messages": [{"role": "system", "content": "Read."}, {"role": "user", "content": "What is it?"}]},
     {"messages": [{"role": "user", "content": "Which?"}], "tools": [A_TOOL]},
 )
+TEMPLATES = (None, CHAT_TEMPLATE)  # a stack of this suite serves its model with a template of its own
 NO_RENDERING = (
     "none here renders as the deployment does. To fix: --kv-tokenizer=FOLDER, with tokenizer.json and the "
     "chat template that it serves"
@@ -94,6 +95,7 @@ def attach(deployment: Deployment, beside: Beside, progress: Progress) -> FoundS
         CorpusError: the documents' source is not installed.
     """
     _check_told(deployment)
+    classes = _classes(deployment)
     lmcache, renderer = beside.lmcache, find_renderer(deployment, beside.tokenizer)
     warmed_up = _warm_up(deployment)
     looked_up = _looking_up(beside, warmed_up.answer)
@@ -112,7 +114,7 @@ def attach(deployment: Deployment, beside: Beside, progress: Progress) -> FoundS
         (*([lmcache] if lmcache else []), found),
         progress,
         deployment.client,
-        workload=_workload(deployment, warmed_up.tokens_s),
+        workload=_workload(deployment, classes, warmed_up.tokens_s),
         lacks=_lacks(deployment, beside, renderer, warmed_up.answer, told=looked_up is not None),
         api_key=api_key() or "none",
         place=_placing(deployment),
@@ -150,10 +152,7 @@ def find_renderer(deployment: Deployment, named: Path | None) -> Renderer | None
 
 def _renderers(folders: list[Path]) -> Iterator[Renderer]:
     for folder in folders:
-        for template in (
-            None,
-            CHAT_TEMPLATE,
-        ):  # a stack of this suite serves its model with a template of its own
+        for template in TEMPLATES:
             try:
                 yield Renderer.from_folder(folder, template)
             except RenderingError:
@@ -233,21 +232,25 @@ def _ask_cold(deployment: Deployment, tokens: int) -> tuple[float, Streamed]:
     return answer.times[0] - sent, answer
 
 
-def _workload(deployment: Deployment, tokens_s: float) -> Workload:
-    """Choose the sizes of the documents: by its prefill rate, its context, and its block and chunk.
+def _classes(deployment: Deployment) -> tuple[SizeClass, ...]:
+    """Return the sizes of documents that the deployment's context has room for.
 
     Raises:
-        UnfitError: its context has no room for them.
+        UnfitError: it has room for none.
     """
     unit = max(deployment.block_tokens or 1, deployment.chunk_tokens or 1)
     context = deployment.context_tokens or 0
-    classes = classes_within(DEPLOYMENT_CLASSES, unit, context)
-    if not classes:
-        raise UnfitError(
-            f"its context of {context:,} tokens has no room for a document of {FEWEST_CHUNKS} times {unit} "
-            "tokens, with which rounding alone could not keep a hit rate below the bar. "
-            "To fix: serve the model with a larger --max-model-len, or leave --kv-url out"
-        )
+    if classes := classes_within(DEPLOYMENT_CLASSES, unit, context):
+        return classes
+    raise UnfitError(
+        f"its context of {context:,} tokens has no room for a document of {FEWEST_CHUNKS} times {unit} "
+        "tokens, with which rounding alone could not keep a hit rate below the bar. "
+        "To fix: serve the model with a larger --max-model-len, or leave --kv-url out"
+    )
+
+
+def _workload(deployment: Deployment, classes: tuple[SizeClass, ...], tokens_s: float) -> Workload:
+    """Choose the sizes of the documents by the prefill rate, and by what this deployment had last."""
     parts = [str(deployment.client.base_url), deployment.model, deployment.engine_version or ""]
     memory = Memory(cache_folder() / "size-classes.json", parts)
     workload = fit(classes, tokens_s, memory.last())

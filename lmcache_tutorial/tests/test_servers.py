@@ -501,3 +501,12 @@ def test_over_how_many_gpus_an_engine_is_spread_is_part_of_what_a_stack_is(monke
     assert (one.tensor_parallel, two.tensor_parallel) == (1, 2)
     assert identity(one, SHAPE) != identity(two, SHAPE)
     assert run_config(RunOptions(stack="cpu", tensor_parallel=1)).stack.tensor_parallel == 1
+
+
+def test_further_gpus_take_of_the_machines_memory_what_further_engines_do(monkeypatch):
+    needed = []
+    monkeypatch.setattr(doctor, "resource_checks", lambda **limits: needed.append(limits["memory_gib"]) or [])
+    for config in (GPU, GPU.with_engines(tensor_parallel=4), replace(GPU, engines=(GPU.engine,) * 4)):
+        doctor.resources(config)
+    one, spread, four = needed
+    assert spread - one == four - one == 3 * doctor.FURTHER_ENGINE_GIB
