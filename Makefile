@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test setup up down notebook peers faults reference lint pins clean
+.PHONY: help tutorial test setup up down notebook peers faults phoenix reference lint pins clean
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 TORCH := torch==2.13.0+cpu
@@ -52,6 +52,9 @@ peers: $(READY) ## measure LMCache and its peers side by side
 
 faults: $(READY) ## every fault, the whole matrix
 	$(BIN)/pytest --kv-faults -m faults $(ARGS)
+
+phoenix: $(READY) ## a second receiver of traces that others wrote, installed for it
+	$(BIN)/pytest lmcache_tutorial -m phoenix $(ARGS)
 
 reference: ## commit this run: make reference NAME=cpu-smollm2-135m copies the last reports and notebook, and README's headlines
 	@test -n "$(NAME)" || { echo "make reference needs NAME=…, a folder of reports/reference"; exit 2; }

@@ -2,6 +2,7 @@
 
 pytest_plugins = [
     "fixtures.stack",
+    "fixtures.needs",
     "fixtures.beside",
     "fixtures.traces",
     "fixtures.ask",

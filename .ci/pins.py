@@ -75,7 +75,8 @@ def command_lines(profile: str) -> Iterator[tuple[str, list[str]]]:
     model = Model(Path("/model"), "m", "", CHAT_TEMPLATE, random_weights=profile == "gpu")
     peers = [peer.config(plain) for peer in (*PEERS, *TUNING) if profile == "gpu" or not peer.gpu_only]
     bounded = plain.with_engines(blocks=100, prefix_cache=False, kv_events=True)
-    for config in [plain, plain.with_engines(memory_gib=4), bounded, *peers]:
+    spread = [plain.with_engines(tensor_parallel=2, memory_gib=8)] if profile == "gpu" else []
+    for config in [plain, plain.with_engines(memory_gib=4), bounded, *spread, *peers]:
         for engine in config.engines:
             events_port = 3 if engine.kv_events else None
             plan = Plan(config, engine, model, "vllm", 1, Path("vllm.log"), events_port)

@@ -15,7 +15,8 @@ Builds on     Lesson 2: the engine reuses whole blocks.
 # *arms*, kinds of asking that are compared. A last question comes after the engine has been restarted.
 
 # %%
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import pytest
@@ -32,7 +33,6 @@ from lmcache_tutorial.quantities.statistics import hit_rate, total, ttft_drop
 from lmcache_tutorial.report.results import LessonReport
 from lmcache_tutorial.settings.bars import Thresholds
 from lmcache_tutorial.settings.profiles import LessonSizes
-from lmcache_tutorial.stack.restart import without_lmcache
 from lmcache_tutorial.stack.stack import Stack
 from lmcache_tutorial.traces.record import Traces
 
@@ -48,6 +48,7 @@ SERVED_BY = {
     "no LMCache, engine restarted": "computed",
 }
 Rounds = tuple["Round", ...]
+Alone = Callable[[], AbstractContextManager[None]]  # restarts the engine without LMCache, and then with it
 
 # %% [markdown]
 # ## 2. The prediction
@@ -122,21 +123,25 @@ def three_arms(ask: Asker, reader: Reader, manual: str) -> Round:
 
 
 @pytest.fixture(scope="module")
-def rounds(ask: Asker, reader: Reader, read: Read, sizes: LessonSizes, progress: Progress) -> Rounds:
+def rounds(
+    emptying: None, ask: Asker, reader: Reader, read: Read, sizes: LessonSizes, progress: Progress
+) -> Rounds:
     """Seven rounds of three arms on one engine."""
     turns = progress.rounds(range(sizes.rounds), sizes.rounds, "lesson 3: round")
     return tuple(three_arms(ask, reader, fresh(read(MANUAL))) for _ in turns)
 
 
 @pytest.fixture(scope="module")
-def restart(rounds: Rounds, ask: Asker, reader: Reader, stack: Stack, progress: Progress) -> Restart:
+def restart(
+    rounds: Rounds, ask: Asker, reader: Reader, stack: Stack, alone: Alone, progress: Progress
+) -> Restart:
     """The engine restarted without LMCache, then with it; each is asked about the manuals of the rounds."""
 
     def ask_all(what: str) -> tuple[Turn, ...]:
         states = [{"manual": one.manual, "question": AFTER_RESTART} for one in rounds]
         return tuple(ask(reader.graph, state) for state in progress.rounds(states, len(states), what))
 
-    with without_lmcache(stack):
+    with alone():
         without = ask_all("lesson 3: without LMCache, manual")
     restarted = ask_all("lesson 3: with LMCache, manual")
     return Restart(without, restarted, tuple(reuse_after_restart(stack, one.manual) for one in rounds))

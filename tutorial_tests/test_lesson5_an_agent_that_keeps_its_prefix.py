@@ -32,6 +32,7 @@ from lmcache_tutorial.graphs.agent import EXPERTS, Agents, Policy, predicted_reu
 from lmcache_tutorial.lessons.progress import Progress
 from lmcache_tutorial.prompts.documents import Document, Read, fresh
 from lmcache_tutorial.quantities.records import Call, TokenSources, Turn
+from lmcache_tutorial.quantities.sources import source
 from lmcache_tutorial.quantities.statistics import hit_rate, total
 from lmcache_tutorial.report.results import LessonReport
 from lmcache_tutorial.settings.bars import Thresholds
@@ -166,7 +167,8 @@ def test_lesson5_each_node_tells_its_ttft_and_its_hits_in_the_trace(
     nodes = {node: [span for span in spans if span.node == node] for node in ("route", "expert", "answer")}
     assert all(span.ttft_s and span.cached_tokens for span in spans)
     ttft = {node: [span.ttft_s for span in found if span.ttft_s] for node, found in nodes.items()}
-    report.rounds("TTFT by node, from the trace", ttft, served_by=dict.fromkeys(ttft, "engine"))
+    by = dict.fromkeys(ttft, source(warm(talks["append only"])))
+    report.rounds("TTFT by node, from the trace", ttft, served_by=by)
     cached = sum(span.cached_tokens or 0 for span in spans)
     assert cached / sum(span.prompt_tokens or 0 for span in spans) == hit_rate([warm(talks["append only"])])
     assert {node: len(found) for node, found in nodes.items()} == dict.fromkeys(nodes, TURNS - 1)
@@ -200,6 +202,7 @@ def test_lesson5_every_other_policy_reuses_less_and_prefills_more(talks: Talks, 
 
 
 # %%
+@pytest.mark.usefixtures("chunks")
 def test_lesson5_the_diagnosis_names_where_the_prefix_breaks(
     talks: Talks, stack: Stack, report: LessonReport
 ) -> None:

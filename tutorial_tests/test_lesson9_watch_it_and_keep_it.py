@@ -90,7 +90,7 @@ def reusable_share(prompt: int, chunk: int) -> float:
 
 # %%
 @pytest.fixture(scope="module")
-def manual(read: Read) -> str:
+def manual(read: Read, chunks: None) -> str:
     """A long manual: of one below 16 chunks too much lies beyond the last whole chunk."""
     return fresh(read(Document("lmcache-source", size="moved", seed=9)))
 

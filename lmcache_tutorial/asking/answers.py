@@ -71,6 +71,17 @@ def ask_streamed(
     Raises:
         NoAnswerError: no whole answer came.
     """
+    return read_answer(*timed_stream(client, path, body, limit_s=limit_s))
+
+
+def timed_stream(
+    client: httpx.Client, path: str, body: Mapping[str, Any], *, limit_s: float = ANSWER_LIMIT_S
+) -> tuple[list[tuple[float, bytes]], float]:
+    """Send one request; return the timed pieces of its answer, and when it was sent [s, client clock].
+
+    Raises:
+        NoAnswerError: no whole answer came.
+    """
     asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
     sent = time.perf_counter()
     pieces: list[tuple[float, bytes]] = []
@@ -83,7 +94,7 @@ def ask_streamed(
     if status != httpx.codes.OK:
         text = b"".join(piece for _, piece in pieces).decode(errors="replace")
         raise NoAnswerError(f"HTTP {status}: {redact(text)[:300]}")
-    return read_answer(pieces, sent)
+    return pieces, sent
 
 
 def read_answer(pieces: Sequence[tuple[float, bytes]], sent: float) -> Answer:

@@ -16,7 +16,6 @@ from ..stack.stack import Stack
 from ..traces.record import Traces
 from .cache_state import Start, check_held
 from .meter import Meter
-from .token_sources import token_sources
 
 CALL_LIMIT_S = 300.0
 
@@ -28,7 +27,7 @@ class Asker:
         """Measure on ``stack`` and leave a trace in ``traces`` for each turn."""
         self.stack, self.traces = stack, traces
         self._meter = Meter(stack)
-        self._client = httpx.Client(transport=self._meter, timeout=CALL_LIMIT_S)
+        self._client = httpx.Client(transport=self._meter, auth=stack.client.auth, timeout=CALL_LIMIT_S)
 
     def chat_model(self, *, max_tokens: int, **options: Any) -> ChatOpenAI:
         """Build a greedy chat model on the stack's engine whose requests are measured.
@@ -38,7 +37,7 @@ class Asker:
         return ChatOpenAI(
             model=self.stack.model.name,
             base_url=f"{self.stack.url}/v1",
-            api_key=SecretStr("none"),
+            api_key=SecretStr(self.stack.api_key),
             streaming=True,
             stream_usage=True,
             temperature=0,
@@ -67,7 +66,7 @@ class Asker:
         """
         if start == "lmcache":
             self.stack.empty_engine_cache()
-        before = self._meter.begin()
+        self._meter.begin()
         trace_id, handler = self.traces.handler()
         with tracing_context(enabled=False):  # LangSmith, if the environment switches it on
             final = graph.invoke(
@@ -80,11 +79,7 @@ class Asker:
                 },
             )
         calls = self._meter.finish()
-        parallel = any(call.tokens is None for call in calls)
-        prompts = [call.prompt_tokens for call in calls]
-        after = self.stack.settle(before, prompts, parallel=parallel)
-        cached = sum(call.cached_tokens for call in calls)
-        window = token_sources(before, after, cached_tokens=cached, calls=len(calls))
+        window = self._meter.window(calls)
         turn = Turn(trace_id, calls, window, dict(final))
         self._check_trace(turn)
         first = calls[0].tokens or window

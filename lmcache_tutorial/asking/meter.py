@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import httpx
 
 from ..machine.waiting import Waiting, read_waiting, waited_s
-from ..quantities.records import Call
-from ..servers.counters import CountersError, Snapshot
+from ..quantities.records import Call, TokenSources
+from ..servers.counters import CountersError
 from ..stack.stack import Stack
 from .streams import parse_stream
-from .timed import Ended, Sent, TimedTransport
-from .token_sources import token_sources
+from .timed import Ended, Sent, TimedTransport, with_body
+from .witness import witness_of
 
 
 class Meter(TimedTransport):
@@ -23,22 +25,20 @@ class Meter(TimedTransport):
     def __init__(self, stack: Stack) -> None:
         """Count on ``stack``."""
         super().__init__()
-        self._stack = stack
+        self._stack, self._witness = stack, witness_of(stack)
         self._lock = threading.Lock()
         self._window, self._running, self._overlapped = 0, 0, False
         self._calls: list[Call] = []
         self._errors: list[Exception] = []
-        self._mark: Snapshot | None = None
         self._waiting_mark: Waiting | None = None
 
-    def begin(self) -> Snapshot:
-        """Start a window: read the counters now, so that no request has to wait for that."""
+    def begin(self) -> None:
+        """Start a window."""
         with self._lock:
             self._window += 1
             self._calls, self._errors, self._running, self._overlapped = [], [], 0, False
-        self._mark = self._stack.snapshot()
+        self._witness.begin()
         self._waiting_mark = self.waiting()
-        return self._mark
 
     def finish(self) -> tuple[Call, ...]:
         """Return the window's calls in the order in which they ended.
@@ -51,6 +51,19 @@ class Meter(TimedTransport):
         if not self._calls:
             raise CountersError("the graph made no request through ask's chat model: nothing was measured.")
         return tuple(self._calls)
+
+    def window(self, calls: Sequence[Call]) -> TokenSources:
+        """Wait until nothing of the window is under way; say who served its prompts.
+
+        Raises:
+            CountersError: the meters disagree.
+        """
+        return self._witness.window(calls)
+
+    def prepared(self, request: httpx.Request, body: Mapping[str, Any]) -> httpx.Request:
+        """Add what keeps the run's KV apart, where others use the engine too."""
+        placed = self._witness.placed(body)
+        return request if placed is body else with_body(request, placed)
 
     def waiting(self) -> Waiting:
         """Read how long this process and the servers that it talks to have waited for a processor."""
@@ -79,7 +92,7 @@ class Meter(TimedTransport):
             try:
                 call = parse_stream(how.pieces, node=sent.node, sent=sent.at)
                 call = replace(call, request=dict(sent.body))
-                self._calls.append(call if self._overlapped else self._with_counters(call, how.noted))
+                self._calls.append(call if self._overlapped else self._witnessed(call, how.noted))
             except Exception as error:  # raised by finish(): here it would end in the HTTP client
                 self._errors.append(error)
 
@@ -90,21 +103,9 @@ class Meter(TimedTransport):
                 self._running -= 1
             return window == self._window
 
-    def _with_counters(self, call: Call, waiting: Waiting | None) -> Call:
-        assert self._mark is not None
+    def _witnessed(self, call: Call, waiting: Waiting | None) -> Call:
         assert self._waiting_mark is not None
         waited = waited_s(self._waiting_mark, waiting) if waiting else None
-        before, self._mark = self._mark, self._stack.wait_counted(self._mark, [call.prompt_tokens])
+        call = self._witness.saw(call)
         self._waiting_mark = self.waiting()  # the servers worked for the counters too
-        worked = [
-            engine.name
-            for engine, then, now in zip(self._stack.engines, before.engines, self._mark.engines, strict=True)
-            if now.prompt > then.prompt
-        ]
-        return replace(
-            call,
-            engine=" and ".join(worked),
-            tokens=token_sources(before, self._mark, cached_tokens=call.cached_tokens),
-            engine_ttft_s=self._mark.ttft_sum_s - before.ttft_sum_s,
-            waited_s=waited,
-        )
+        return replace(call, waited_s=waited)

@@ -12,10 +12,9 @@ import httpx
 
 from ..settings.secrets import redact
 from .streams import Streamed, read_stream
-from .timed import Ended, Sent, TimedTransport, asks_a_model
+from .timed import Ended, Sent, TimedTransport, asks_a_model, with_body
 
 Body = Mapping[str, Any]
-REPLACED = ("content-length", "accept-encoding")  # httpx gives names in small letters
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +56,7 @@ class Recorder(TimedTransport):
         """Put a request to a model into the namespace; others are sent as they are."""
         if not asks_a_model(request):
             return request
-        headers = [(name, value) for name, value in request.headers.multi_items() if name not in REPLACED]
-        return httpx.Request(
-            request.method,
-            request.url,
-            headers=[*headers, ("accept-encoding", "identity")],
-            content=json.dumps(self._change(body)).encode(),
-            extensions=request.extensions,
-        )
+        return with_body(request, self._change(body))
 
     def ended(self, sent: Sent, how: Ended) -> None:
         """Take in an answer that has ended; called by its stream."""

@@ -23,6 +23,7 @@ class Streamed:
         usage: the server's count of tokens; empty where it does not tell.
         metrics: vLLM's own times of the request; empty likewise.
         error: what came in the answer's place, or within it; empty where nothing did.
+        id: the server's name for the answer.
     """
 
     times: tuple[float, ...]
@@ -32,6 +33,7 @@ class Streamed:
     usage: Mapping[str, Any]
     metrics: Mapping[str, Any]
     error: str
+    id: str = ""
 
     @property
     def cached_tokens(self) -> int | None:
@@ -55,17 +57,18 @@ def read_stream(chunks: Sequence[tuple[float, bytes]]) -> Streamed:
     generated: list[int] = []
     usage: Mapping[str, Any] = {}
     metrics: Mapping[str, Any] = {}
-    error = ""
+    error, name = "", ""
     for at, event in events(chunks):
         usage, metrics = event.get("usage") or usage, event.get("metrics") or metrics
-        error = error or _told_error(event.get("error"))
+        error, name = error or _told_error(event.get("error")), name or str(event.get("id") or "")
         for choice in event.get("choices") or ():
             if (piece := token_text(choice)) is not None:
                 times.append(at)
                 text.append(piece)
             generated += choice.get("token_ids") or []
             likely += _likely(choice.get("logprobs") or {})
-    return Streamed(tuple(times), "".join(text), tuple(likely), tuple(generated), usage, metrics, error)
+    told = (tuple(times), "".join(text), tuple(likely), tuple(generated))
+    return Streamed(*told, usage, metrics, error, name)
 
 
 def parse_stream(chunks: Sequence[tuple[float, bytes]], *, node: str, sent: float) -> Call:
@@ -102,6 +105,7 @@ def parse_stream(chunks: Sequence[tuple[float, bytes]], *, node: str, sent: floa
         tokens=None,
         generated=found.generated,
         lead=_lead(found.likely[0]) if found.likely else None,
+        id=found.id,
     )
 
 

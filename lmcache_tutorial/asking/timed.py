@@ -17,6 +17,7 @@ from ..settings.connections import CONNECTIONS
 
 CLOSE_LIMIT_S = 5.0
 LANGCHAINS_CONFIG = "langchain_core.runnables.config"
+REPLACED = ("content-length", "accept-encoding")  # httpx gives names in small letters
 Pieces = Sequence[tuple[float, bytes]]  # (arrival on the client clock [s], bytes)
 
 
@@ -144,6 +145,18 @@ def graph_node() -> str:
 def asks_a_model(request: httpx.Request) -> bool:
     """Tell a question to a model, a chat or a completion, from other requests."""
     return request.method == "POST" and request.url.path.endswith("/completions")
+
+
+def with_body(request: httpx.Request, body: Mapping[str, Any]) -> httpx.Request:
+    """Return a request with another body. A compressed answer would arrive in other pieces: none is asked."""
+    headers = [(name, value) for name, value in request.headers.multi_items() if name not in REPLACED]
+    return httpx.Request(
+        request.method,
+        request.url,
+        headers=[*headers, ("accept-encoding", "identity")],
+        content=json.dumps(body).encode(),
+        extensions=request.extensions,
+    )
 
 
 def json_object(content: bytes) -> dict[str, Any]:

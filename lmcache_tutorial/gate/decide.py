@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median, quantiles
 
-from ..quantities.records import Interval
+from ..quantities.records import Interval, TokenSources
 from ..quantities.statistics import clocks_differ_by
 
 
@@ -100,6 +100,21 @@ def clocks_agree(
             f"{_noise(scatter)}"
         )
     return False
+
+
+def known(served: Sequence[TokenSources]) -> Sequence[TokenSources]:
+    """Return who served some requests; where nobody tells of one who did, a claim about that is undecided.
+
+    Raises:
+        UndecidedError: of some nobody tells.
+    """
+    if untold := sum(tokens.untold > 0 for tokens in served):
+        raise UndecidedError(
+            f"of {untold} of {len(served)} requests nobody tells who served: LMCache had found as many "
+            "tokens as were reused, and the engine may have held any part of them. Prompts of another length "
+            "decide it."
+        )
+    return served
 
 
 def decided(answer: bool | None, *, scatter: Sequence[float]) -> bool:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,6 +83,9 @@ class Deployment:
         engine_version: as it states it.
         lmcache_url: the address of the LMCache that was named.
         template: a hash of how it renders a chat that is always the same: of its tokenizer and template.
+        context_tokens: the longest prompt with its answer that it takes; ``None`` where it does not tell.
+        root: what it serves the model from: a folder on its machine, or a hub name; empty where it does
+            not tell.
     """
 
     client: httpx.Client
@@ -96,6 +99,8 @@ class Deployment:
     engine_version: str | None = None
     lmcache_url: str | None = None
     template: str | None = None
+    context_tokens: int | None = None
+    root: str = ""
 
     def document(self) -> dict[str, Any]:
         """Build what results.json tells of it; what it does not tell is ``None``, and ``not_told`` why."""
@@ -116,6 +121,7 @@ class Deployment:
             "template": self.template,
             "block_tokens": self.block_tokens,
             "chunk_tokens": self.chunk_tokens,
+            "context_tokens": self.context_tokens,
             "cold_by": "cache_salt" if self.honours_salts else "nonce",
             "not_told": [words for words, told in silent.items() if not told],
         }
@@ -187,7 +193,8 @@ def find_deployment(
         DeploymentError: nothing serves there, or not this model, or it gives no answer, or does not use
             this LMCache.
     """
-    named = _served(client, model)
+    card = _served(client, model)
+    named = str(card["id"])
     chunk_tokens, asked = (
         (_chunk_tokens(lmcache), lmcache.counters().lookup_requested) if lmcache else (None, 0)
     )
@@ -204,6 +211,8 @@ def find_deployment(
         may_reset,
         engine_version=_version(client),
         lmcache_url=lmcache.url if lmcache else None,
+        context_tokens=card.get("max_model_len"),
+        root=str(card.get("root") or ""),
     )
     ids = found.tokens(ALWAYS_THE_SAME, Namespace())
     template = ids and hashlib.sha256(repr(ids).encode()).hexdigest()[:16]
@@ -288,8 +297,8 @@ class _Probe:
         return not self.answers[2].cached_tokens
 
 
-def _served(client: httpx.Client, model: str | None) -> str:
-    """Return the name of the model to ask for."""
+def _served(client: httpx.Client, model: str | None) -> Mapping[str, Any]:
+    """Return what the server says of the model to ask for; its name is ``id``."""
     host = str(client.base_url).rstrip("/")
     try:
         answer = client.get("v1/models")
@@ -302,19 +311,20 @@ def _served(client: httpx.Client, model: str | None) -> str:
             f"{host} asks for a key (HTTP {answer.status_code}).\nTo fix: put it into the variable {KEYS[0]}"
         )
     try:
-        names: Sequence[str] = [one["id"] for one in answer.raise_for_status().json()["data"]]
+        cards: Mapping[str, Any] = {one["id"]: one for one in answer.raise_for_status().json()["data"]}
     except (httpx.HTTPError, ValueError, LookupError, TypeError):
-        names = []
-    if not names:
+        cards = {}
+    if not cards:
         raise DeploymentError(
             f"{host}/v1/models names no model (HTTP {answer.status_code}).\n"
             "To fix: the address of an OpenAI-compatible server, without a path behind /v1"
         )
-    if model and model not in names:
+    if model and model not in cards:
         raise DeploymentError(
-            f"{host} serves {', '.join(names)}, and not {model}.\nTo fix: name one of these"
+            f"{host} serves {', '.join(cards)}, and not {model}.\nTo fix: name one of these"
         )
-    return model or names[0]
+    found: Mapping[str, Any] = cards[model or next(iter(cards))]
+    return found
 
 
 def _chunk_tokens(lmcache: Cache) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, TypedDict
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolCall, ToolMessage
@@ -12,7 +11,6 @@ from langgraph.graph import END, START, StateGraph
 
 from ..asking.ask import Asker
 from ..prompts.layout import predicted_reuse
-from ..quantities.predict import reusable_tokens
 from ..quantities.records import Call
 from ..stack.stack import Stack
 
@@ -131,8 +129,7 @@ def predicted_reuse_of(stack: Stack, calls: Sequence[Call]) -> list[int]:
         messages, tools = call.request["messages"], call.request.get("tools", [])
         prompts.append(stack.renderer.render(messages, tools))
         assert list(prompts[-1].ids) == stack.tokenize(messages, tools), "our rendering is not the server's"
-    both = partial(reusable_tokens, block=stack.block_tokens, chunk=stack.chunk_tokens)
-    return predicted_reuse(prompts, both, [call.generated for call in calls])
+    return predicted_reuse(prompts, stack.reuse, [call.generated for call in calls])
 
 
 def look_up(manual: str, word: str) -> str:

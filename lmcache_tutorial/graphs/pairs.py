@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ..asking.ask import Asker
 from ..asking.cache_state import Start
 from ..prompts.layout import Layout, Segment, lay_out, predicted_reuse, render
-from ..quantities.predict import engine_reusable_tokens, lmcache_reusable_tokens, reusable_tokens
+from ..quantities.predict import engine_reusable_tokens, lmcache_reusable_tokens
 from ..quantities.records import Turn
 
 
@@ -55,10 +55,12 @@ class Pairs:
 
     def __init__(self, ask: Asker, sender: Any) -> None:
         self._ask, self._sender, self._stack = ask, sender, ask.stack
-        block, chunk = self._stack.block_tokens, self._stack.chunk_tokens
-        self.engine = partial(engine_reusable_tokens, block=block)
-        self.lmcache = partial(lmcache_reusable_tokens, chunk=chunk)
-        self.both = partial(reusable_tokens, block=block, chunk=chunk)
+        self.engine = partial(engine_reusable_tokens, block=self._stack.block_tokens)
+        self.both = self._stack.reuse
+
+    def lmcache(self, shared: int, prompt: int) -> int:
+        """Predict what LMCache serves to an engine that holds nothing [tokens]."""
+        return lmcache_reusable_tokens(shared, prompt, self._stack.chunk_tokens)
 
     def send(self, segments: Sequence[Segment], start: Start) -> tuple[Layout, Turn]:
         """Ask one request; return its layout and its turn."""

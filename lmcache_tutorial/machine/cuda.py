@@ -6,10 +6,16 @@ import ctypes
 
 
 def cuda_works() -> bool:
-    """Ask the NVIDIA driver, without importing torch, whether it has a device."""
+    """Tell whether there is a device."""
+    return cuda_devices() > 0
+
+
+def cuda_devices() -> int:
+    """Ask the NVIDIA driver, without importing torch, how many devices this process may use."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
         count = ctypes.c_int()
-        return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+        works = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+        return count.value if works else 0
     except (OSError, AttributeError):
-        return False
+        return 0

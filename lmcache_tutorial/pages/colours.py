@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..quantities.sources import KEYS, SOURCES
+from ..quantities.sources import KEYS, NEUTRAL, SOURCES, UNTOLD
 
 Keys = Mapping[str, str]
 """Series, arm or part -> who served it, a key of :data:`sources.KEYS`."""
@@ -18,7 +18,10 @@ COLOURS = {key: f"#0a0b{number:02x}" for number, key in enumerate([*KEYS, *PARTS
 VARIABLES = {INK: "var(--ink)", PAPER: "var(--card)"} | {
     colour: f"var(--{key.replace('_', '-')})" for key, colour in COLOURS.items()
 }
-KEY_OF = {name: key for key, name in SOURCES.items()} | {"prefill": "computed"}  # part of a bar -> source
+KEY_OF = {name: key for key, name in SOURCES.items()} | {
+    "prefill": "computed",
+    UNTOLD: NEUTRAL,
+}  # part of a bar -> source
 
 
 def part_keys(parts: Sequence[str], keys: Keys) -> dict[str, str]:

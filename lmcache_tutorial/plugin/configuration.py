@@ -39,7 +39,9 @@ def check_options(config: pytest.Config) -> None:
     with usage_errors(config):
         options = given_options(config)
         check_choices(options)
-        believed = replace(options, peers=None, dtype="auto") if options.stack == "auto" else options
+        believed = options
+        if options.stack == "auto":
+            believed = replace(options, peers=None, dtype="auto", tensor_parallel=None)
         run_config(believed, has_gpu=lambda: options.stack == "gpu")
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import pytest
 
 from ..gate.deployment import Deployment, DeploymentError, client_for, find_deployment, lmcache_at
+from ..servers.lmcache import Cache
 from ..settings.options import RunOptions
 from ..settings.shown import shown
 from .options import given_options
@@ -21,6 +23,7 @@ class Deployments:
     options: RunOptions
     clients: list[httpx.Client] = field(default_factory=list)
     found: dict[str, Deployment | DeploymentError] = field(default_factory=dict)
+    lmcache: Cache | None = None
 
     def at(self, url: str) -> Deployment:
         """Return the deployment at an address.
@@ -43,18 +46,22 @@ class Deployments:
         """Those that were found."""
         return [one for one in self.found.values() if isinstance(one, Deployment)]
 
+    @property
+    def documents(self) -> list[dict[str, Any]]:
+        """What results.json tells of them."""
+        return [one.document() for one in self.known]
+
     def close(self) -> None:
         """Let go of them."""
         for client in self.clients:
             client.close()
 
     def _find(self, url: str) -> Deployment:
-        lmcache = None
         self.clients.append(client := client_for(url))
-        if self.options.lmcache_url:
-            lmcache = lmcache_at(self.options.lmcache_url)
-            self.clients.append(lmcache.client)
-        return find_deployment(client, self.options.model, lmcache, may_reset=self.options.allow_reset)
+        if self.options.lmcache_url and self.lmcache is None:
+            self.lmcache = lmcache_at(self.options.lmcache_url)
+            self.clients.append(self.lmcache.client)
+        return find_deployment(client, self.options.model, self.lmcache, may_reset=self.options.allow_reset)
 
 
 def deployments(config: pytest.Config) -> Deployments:

@@ -43,8 +43,8 @@ class KvStack:
 def kv_stack(pytestconfig: pytest.Config) -> KvStack:
     """The deployment at ``--kv-url``, the first of several; without one the test is skipped."""
     from ..gate.deployment import DeploymentError, api_key
+    from ..settings.run import addresses
     from .deployments import deployments
-    from .prompt_items import addresses
 
     found = deployments(pytestconfig)
     urls = addresses(found.options.url)

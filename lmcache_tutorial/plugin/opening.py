@@ -35,7 +35,7 @@ def open_run(config: pytest.Config, selection: Selection) -> None:
     """
     if not selection or config.option.collectonly:
         return
-    refuse_company(selection)
+    refuse_company(selection, given_options(config).url)
     run = run_configuration(config)
     with usage_errors(config):
         writable_folder(run.report_dir)
@@ -44,10 +44,11 @@ def open_run(config: pytest.Config, selection: Selection) -> None:
     orderly_signals(config)
     # pytest-benchmark skips the claims of a run that is for benchmarks alone.
     if selection.claims and not config.getoption("benchmark_only", default=False):
-        from ..report.environment import environment
+        from ..report.environment import client_environment, environment
 
         predicting = _predicting(config, run.report_dir)
-        session = _session(config, run.thresholds, run.report_dir, environment(run))
+        about = client_environment() if run.url else environment(run)
+        session = _session(config, run.thresholds, run.report_dir, about)
         session.select_claims(selection.claims)
         session.predicting = predicting
 

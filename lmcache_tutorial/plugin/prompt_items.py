@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from ..prompts.prompts_file import SUFFIX, PromptGroup, PromptsError, read_prompts
+from ..settings.run import addresses
 from ..settings.shown import shown
 from .kv_fixtures import NO_DEPLOYMENT
 from .options import given_options
@@ -33,20 +34,11 @@ class PromptsFile(pytest.File):
         urls = addresses(given_options(self.config).url)
         for group in groups:
             for url in urls or [""]:
-                name = f"{group.name}[{_host(url)}]" if len(urls) > 1 else group.name
+                name = f"{group.name}[{host_of(url)}]" if len(urls) > 1 else group.name
                 yield PromptItem.from_parent(self, name=name, group=group, url=url)
 
 
-def addresses(given: str | None) -> list[str]:
-    """Split the addresses of several engines.
-
-    >>> addresses("http://one:8000, http://two:8000"), addresses(None)
-    (['http://one:8000', 'http://two:8000'], [])
-    """
-    return [one.strip() for one in (given or "").split(",") if one.strip()]
-
-
-def _host(url: str) -> str:
+def host_of(url: str) -> str:
     """Return an address without a name and a password that it may have."""
     return urlsplit(url).netloc.rpartition("@")[2]
 

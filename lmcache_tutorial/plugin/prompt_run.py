@@ -60,7 +60,7 @@ class PromptRun:
 
     def _describe(self) -> None:
         """Take what was found into the report's environment."""
-        known = [one.document() for one in self.deployments.known]
+        known = self.deployments.documents
         self.record.environment["deployments"] = known
         if self.record.environment["profile"] == "deployment":
             self.record.environment["model"] = ", ".join(dict.fromkeys(one["model"] for one in known))

@@ -89,14 +89,19 @@ def is_other(item: pytest.Item) -> bool:
     return ours and ("stack" in getattr(item, "fixturenames", ()) or bool(item.get_closest_marker(FAULTS)))
 
 
-def refuse_company(selection: Selection) -> None:
+def refuse_company(selection: Selection, url: str | None = None) -> None:
     """Refuse what would run beside the peers and disturb them.
 
     Raises:
-        pytest.UsageError: peers, with anything else or a kept stack beside.
+        pytest.UsageError: peers, with anything else or a kept stack beside, or with a deployment named.
     """
     if not selection.peers:
         return
+    if url:
+        raise pytest.UsageError(
+            "--kv-peers starts engines of its own, and a deployment is asked alone.\n"
+            "To fix: leave --kv-url out, or --kv-peers"
+        )
     if selection.claims or selection.benchmarks or selection.others:
         raise pytest.UsageError(
             "--kv-peers runs several engines, and lessons or faults beside them would disturb both.\n"
@@ -120,7 +125,7 @@ def refuse_a_slow_lmcache(run: RunConfig) -> None:
     Raises:
         pytest.UsageError: they do not load.
     """
-    if run.stack.profile != "gpu" or run.allow_slow_lmcache:
+    if run.url or run.stack.profile != "gpu" or run.allow_slow_lmcache:
         return
     from ..stack.needs import compiled_operations
 

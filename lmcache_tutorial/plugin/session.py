@@ -23,6 +23,7 @@ from ..report.telling import ctrf, github_annotations, markdown
 from ..report.terminal import summary_lines
 from ..settings.bars import Thresholds
 from ..settings.shown import shown
+from .deployments import deployments
 from .junit import start_junit, take_secrets_out
 from .options import given_options
 from .predicting import Predicting
@@ -72,13 +73,19 @@ class Session:
             self.record.groups[item.nodeid] = group
 
     def describe_stack(self, stack: Stack, dtype_reason: str) -> None:
-        """Take the servers and the model into the report's environment."""
+        """Take the servers or the deployment, and the model, into the report's environment.
+
+        ``dtype_reason`` says why the number format was chosen; empty where it was not chosen here.
+        """
         self._stacks.append(stack)
         self.record.environment |= {"stack": stack.describe(), "model": stack.model.name}
+        if found := deployments(self._config).documents:
+            self.record.environment["deployments"] = found
         if stack.workload:
+            why = f"{stack.config.dtype}, since {dtype_reason}" if dtype_reason else ""
             self.record.environment |= {
                 "prefill_tokens_s": round(stack.workload.prefill_tokens_s, 1),
-                "workload": workload_document(stack.workload, dtype_reason, stack.config.dtype),
+                "workload": workload_document(stack.workload, why),
             }
 
     def describe_beside(self, lesson: str, stack: Stack) -> None:
@@ -130,6 +137,8 @@ class Session:
 
     def _see_memory(self) -> None:
         """Note what the servers and this run take now, when all that a claim needs is running."""
+        if self.record.environment["profile"] == "deployment":  # its memory is not seen from here
+            return
         servers = [program.server for stack in self._stacks for program in stack.programs]
         roots = {os.getpid(), *(server.record.supervisor for server in servers if server)}
         lesson = self.record.lessons[self.lesson_now]

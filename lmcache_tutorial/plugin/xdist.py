@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from ..settings.run import addresses
 from .options import given_options
-from .prompt_items import addresses
 from .required import in_lessons, is_ours
 
 REFUSAL = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from importlib import util
 from pathlib import Path
 
 SLACK_TOKENS = 8
+COPY = re.compile(r"Copy [0-9a-f]{16} of the manual")
 
 
 class CorpusError(RuntimeError):
@@ -100,3 +102,13 @@ def fresh(text: str) -> str:
     The nonce leads, because a prefix cache stops at the first token that differs.
     """
     return f"Copy {secrets.token_hex(8)} of the manual.\n\n{text}"
+
+
+def copy_in(text: str) -> str:
+    """Return the words by which :func:`fresh` made the first text within a text new; empty without any.
+
+    >>> copy_in('[{"role": "system", "content": "Copy 0123456789abcdef of the manual. Read."}]')
+    'Copy 0123456789abcdef of the manual'
+    """
+    found = COPY.search(text)
+    return found.group() if found else ""

@@ -96,15 +96,30 @@ def reusable_tokens(shared: int, prompt: int, *, block: int, chunk: int) -> int:
     return max(engine, lmcache_reusable_tokens(shared, prompt, chunk))
 
 
-def kv_bytes_per_token(layers: int, kv_heads: int, head_size: int, *, value_bytes: int = 2) -> int:
+def kv_bytes_per_token(
+    layers: int, kv_heads: int, head_size: int, *, value_bytes: int = 2, tensor_parallel: int = 1
+) -> int:
     """Compute the bytes of one token's keys and values over all layers (16-bit values by default).
+
+    Spread over GPUs they are as many in all, divided evenly, as long as there is a KV head for each GPU;
+    beyond that every GPU holds one, and heads are held more than once (vLLM 0.32,
+    ``ModelConfig.get_num_kv_heads``).
+
+    Args:
+        layers: of the model.
+        kv_heads: of a layer, all GPUs together.
+        head_size: values of a head.
+        value_bytes: of a value [bytes].
+        tensor_parallel: over how many GPUs the engine is spread, 1 or more.
 
     >>> kv_bytes_per_token(layers=30, kv_heads=3, head_size=64)  # SmolLM2-135M
     23040
     >>> kv_bytes_per_token(layers=32, kv_heads=8, head_size=128)  # Llama-3.1-8B
     131072
+    >>> [kv_bytes_per_token(32, 8, 128, tensor_parallel=gpus) for gpus in (2, 8, 16)]
+    [131072, 131072, 262144]
     """
-    return 2 * layers * kv_heads * head_size * value_bytes
+    return 2 * layers * max(kv_heads, tensor_parallel) * head_size * value_bytes
 
 
 def _check_counts(shared: int, prompt: int, unit: int) -> None:

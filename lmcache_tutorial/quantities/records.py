@@ -8,30 +8,44 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class TokenSources:
-    """Who served the prompt tokens of one window of calls; the four parts sum to the prompt.
+    """Who served the prompt tokens of one window of calls; the parts sum to the prompt.
 
-    ``lmcache_l1`` came from LMCache's memory, ``lmcache_l2`` from its second tier (files, Valkey).
+    ``lmcache_l1`` came from LMCache's memory, ``lmcache_l2`` from its second tier (files, Valkey). ``untold``
+    was reused, and nobody tells by whom: a stack that others use too has no counters that could.
     """
 
     computed: int
     engine: int
     lmcache_l1: int
     lmcache_l2: int
+    untold: int = 0
 
     @property
     def lmcache(self) -> int:
-        """Tokens that came through the KV connector, from any tier."""
+        """Tokens that are known to have come through the KV connector, from any tier."""
         return self.lmcache_l1 + self.lmcache_l2
 
     @property
     def reused(self) -> int:
         """Tokens that were not prefilled again, whoever kept them."""
-        return self.engine + self.lmcache
+        return self.engine + self.lmcache + self.untold
 
     @property
     def prompt(self) -> int:
         """All prompt tokens of the window."""
         return self.computed + self.reused
+
+
+@dataclass(frozen=True, slots=True)
+class LookedUp:
+    """What LMCache found of one prompt: in all, in its memory, in a tier behind it [tokens].
+
+    It looks up the whole prompt, also what the engine holds itself.
+    """
+
+    hit: int
+    l1: int
+    l2: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +62,7 @@ class Call:
     [nats]; ``None`` where the request did not ask for two (``top_logprobs``).
     ``waited_s``: how long threads of this process and of the servers that it talks to stood ready to run and
     had no processor, from the start of its window, or from when the call before was counted, to the end of
-    its answer; ``None`` where calls ran in parallel, or the kernel does not count it.
+    its answer; ``None`` where calls ran in parallel, or the kernel does not count it. ``id`` is the answer's.
     """
 
     node: str
@@ -66,6 +80,7 @@ class Call:
     engine: str = ""
     lead: float | None = None
     waited_s: float | None = None
+    id: str = ""
 
     def same_answer(self, other: Call) -> bool:
         """Tell whether two answers have the same text with the same log-probabilities, bit for bit.

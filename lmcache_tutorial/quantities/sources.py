@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from .records import TokenSources
+
 SOURCES: Mapping[str, str] = {
     "engine": "engine's own cache",
     "lmcache_l1": "LMCache memory",
@@ -11,6 +13,7 @@ SOURCES: Mapping[str, str] = {
     "computed": "prefilled",
 }
 """Key -> name, in the order in which a prompt is served from its front to its end."""
+UNTOLD = "reused, not told by whom"
 NEUTRAL, PREDICTED = "neutral", "predicted"
 KEYS: Mapping[str, str] = {**SOURCES, NEUTRAL: "other", PREDICTED: "predicted"}
 """What a lesson may say of a series or an arm: a source, none, or that it was predicted."""
@@ -44,11 +47,41 @@ def checked(stated: Mapping[str, str], drawn: Iterable[str], chart: str) -> dict
     return dict(stated)
 
 
-def served_by(tokens: Mapping[str, int] | None) -> str:
+def told(tokens: TokenSources) -> dict[str, int | None]:
+    """Write down who served a window: its parts by the keys of :data:`SOURCES`, ``None`` where nobody tells.
+
+    Then ``untold`` has what was reused.
+
+    >>> told(TokenSources(7, 80, 20, 0))
+    {'engine': 80, 'lmcache_l1': 20, 'lmcache_l2': 0, 'computed': 7}
+    >>> told(TokenSources(7, 0, 0, 0, untold=96))
+    {'engine': None, 'lmcache_l1': None, 'lmcache_l2': None, 'computed': 7, 'untold': 96}
+    """
+    if not tokens.untold:
+        return {key: getattr(tokens, key) for key in SOURCES}
+    silent: dict[str, int | None] = {key: None for key in SOURCES if key != "computed"}
+    return silent | {"computed": tokens.computed, "untold": tokens.reused}
+
+
+def source(tokens: TokenSources) -> str:
+    """Name who served most of what a window reused: a key of :data:`KEYS`, the neutral one if untold.
+
+    >>> source(TokenSources(7, 80, 20, 0)), source(TokenSources(7, 0, 0, 0, untold=96))
+    ('engine', 'neutral')
+    >>> source(TokenSources(7, 0, 0, 0))
+    'computed'
+    """
+    if tokens.untold:
+        return NEUTRAL
+    reused = {key: getattr(tokens, key) for key in SOURCES if key != "computed"}
+    return max(reused, key=reused.__getitem__) if tokens.reused else "computed"
+
+
+def served_by(tokens: Mapping[str, int | None] | None) -> str:
     """Say who served the reused tokens of a window, a mixture with the share of each.
 
     Args:
-        tokens: the four parts of a prompt by the keys of :data:`SOURCES`; ``None`` where none were counted.
+        tokens: what :func:`told` writes; ``None`` where none were counted.
 
     Returns:
         The names of the sources, with their shares of the *reused* tokens where there are several.
@@ -59,10 +92,14 @@ def served_by(tokens: Mapping[str, int] | None) -> str:
     ("engine's own cache", '–')
     >>> served_by({"engine": 0, "lmcache_l1": 0, "lmcache_l2": 0, "computed": 7})
     'no cache'
+    >>> served_by(told(TokenSources(7, 0, 0, 0, untold=96)))
+    'not told by whom'
     """
     if not tokens or not any(tokens.values()):
         return "–"
-    reused = {key: tokens[key] for key in SOURCES if key != "computed" and tokens[key]}
+    if tokens.get("untold"):
+        return "not told by whom"
+    reused = {key: count for key in SOURCES if key != "computed" and (count := tokens[key])}
     if not reused:
         return "no cache"
     if len(reused) == 1:

@@ -28,9 +28,9 @@ def total(windows: Iterable[TokenSources]) -> TokenSources:
     """Add up windows, part by part.
 
     >>> total([TokenSources(1, 2, 3, 4), TokenSources(1, 0, 0, 0)])
-    TokenSources(computed=2, engine=2, lmcache_l1=3, lmcache_l2=4)
+    TokenSources(computed=2, engine=2, lmcache_l1=3, lmcache_l2=4, untold=0)
     """
-    parts = [(w.computed, w.engine, w.lmcache_l1, w.lmcache_l2) for w in windows]
+    parts = [(w.computed, w.engine, w.lmcache_l1, w.lmcache_l2, w.untold) for w in windows]
     return (
         TokenSources(*(sum(column) for column in zip(*parts, strict=True)))
         if parts

@@ -32,6 +32,8 @@ def environment(run: RunConfig) -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             packages[name] = "not installed"
     device = f"{gpu()}; " if run.stack.profile == "gpu" else ""
+    if (gpus := run.stack.tensor_parallel) > 1:
+        device = f"{gpus} × {device}"
     for name in OPTIONAL:  # one that lies on PYTHONPATH has no version
         with suppress(metadata.PackageNotFoundError):
             packages[name] = metadata.version(name)
@@ -49,6 +51,7 @@ def environment(run: RunConfig) -> dict[str, Any]:
         "dtype": run.stack.dtype,
         "prefill_tokens_s": None,
         "stack": {},
+        **({"tensor_parallel": gpus} if gpus > 1 else {}),
     }
 
 
@@ -83,13 +86,16 @@ def code_digest() -> str:
     return digest.hexdigest()[:12]
 
 
-def workload_document(workload: Workload, dtype_reason: str, dtype: str) -> dict[str, Any]:
-    """Tell the sizes of a stack's documents, and why they and the number format were chosen."""
+def workload_document(workload: Workload, dtype: str) -> dict[str, Any]:
+    """Tell the sizes of a stack's documents and why they were chosen.
+
+    ``dtype`` says the same of the number format; it is empty where that is not known.
+    """
     sizes = workload.sizes
     return {
         "class": f"{sizes.long:,} tokens",
         "short": sizes.short,
         "medium": sizes.medium,
         "long": sizes.long,
-        "reason": f"{workload.reason}; {dtype}, since {dtype_reason}",
+        "reason": "; ".join(filter(None, [workload.reason, dtype])),
     }

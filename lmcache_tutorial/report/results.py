@@ -21,7 +21,7 @@ from ..machine.files import write_atomically
 from ..prompts.layout import Layout
 from ..prompts.parting import prefix_chart
 from ..quantities.records import Interval, SpanRecord, TokenSources
-from ..quantities.sources import SOURCES, checked
+from ..quantities.sources import SOURCES, UNTOLD, checked, told
 from ..quantities.statistics import total
 from ..settings.bars import Thresholds
 
@@ -141,8 +141,10 @@ class LessonReport:
         for arm, windows in arms.items():
             requests = calls[arm] if calls else len(windows)
             tokens = asdict(total(windows))
-            rows.append([arm, requests, *(tokens[key] / requests for key in SOURCES)])
-        columns = ["arm", "requests", *SOURCES.values()]
+            rows.append([arm, requests, *(tokens[key] / requests for key in (*SOURCES, "untold"))])
+        columns = ["arm", "requests", *SOURCES.values(), UNTOLD]
+        if not any(row[-1] for row in rows):  # all is told
+            columns, rows = columns[:-1], [row[:-1] for row in rows]
         self.chart(Chart(name, "served", columns, rows, axis="prompt tokens of one request, mean"))
 
     def headline(
@@ -159,7 +161,7 @@ class LessonReport:
             figures["ttft_drop"] = ttft_drop.value
             figures |= {"ttft_drop_low": ttft_drop.low, "ttft_drop_high": ttft_drop.high}
         if tokens:
-            figures["tokens"] = asdict(tokens)
+            figures["tokens"] = told(tokens)
         self.headline_figures |= {name: value for name, value in figures.items() if value is not None}
 
     def rounds(

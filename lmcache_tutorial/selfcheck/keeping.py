@@ -166,7 +166,7 @@ def _served(shown: Shown) -> str:
 
 
 @WATCH.ask(
-    "Somebody makes LMCache's chunk eight times as large, and no prompt changes. Why is less reused, and "
+    "Somebody makes LMCache's chunk sixteen times as large, and no prompt changes. Why is less reused, and "
     "who can say what has happened?",
     reason="Reuse is rounded down to whole chunks, so on average half a chunk is lost at the end of what "
     "is shared; with larger chunks that is more. No prompt shows it. The baseline does: it knows the chunk "

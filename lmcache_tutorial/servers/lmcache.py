@@ -95,6 +95,11 @@ class Cache(Program):
         )
 
     @property
+    def has_tiers(self) -> bool:
+        """Tell whether tiers stand behind its memory."""
+        return bool(self.status().get("storage_manager", {}).get("num_l2_adapters"))
+
+    @property
     def memory_used_bytes(self) -> int:
         """What it holds in memory [bytes]."""
         return int(self.status()["storage_manager"]["l1_manager"]["memory_used_bytes"])
@@ -106,7 +111,7 @@ class Cache(Program):
 
     @property
     def mapped_engines(self) -> int:
-        """Count the GPU engines whose memory it maps, be they dead."""
+        """Count the GPUs of engines whose memory it maps, be they dead: an engine has one or more."""
         return len(self.status().get("registered_gpu_ids") or ())
 
     def restart(self, own: CacheConfig | None = None) -> None:

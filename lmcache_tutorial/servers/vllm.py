@@ -212,7 +212,10 @@ def engine_command(plan: Plan, cache_port: int | None) -> list[str]:
         "--shutdown-timeout": 4,
         "--max-num-seqs": own.parallel_requests,
         "--gpu-memory-utilization": f"{own.gpu_memory_share:g}" if gpu else None,
-        "--kv-cache-memory-bytes": int(own.memory_gib * 2**30) if own.memory_gib else None,
+        "--kv-cache-memory-bytes": int(own.memory_gib * 2**30) // own.tensor_parallel  # of each GPU
+        if own.memory_gib
+        else None,
+        "--tensor-parallel-size": own.tensor_parallel if own.tensor_parallel > 1 else None,
         "--load-format": "dummy" if model.random_weights else None,
         "--chat-template": model.chat_template,
         # Our template writes tool calls as hermes does; vLLM wants a parser even where a tool is named.

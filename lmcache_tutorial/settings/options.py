@@ -126,6 +126,15 @@ class RunOptions:
             "share of the GPU's memory that the engine takes, 0.1 to 0.98", chosen="0.9", commands=("up",)
         ),
     ] = None
+    tensor_parallel: Annotated[
+        int | None,
+        Option(
+            "over how many GPUs each engine is spread (tensor parallel)",
+            least=1,
+            chosen="1",
+            commands=("up", "doctor"),
+        ),
+    ] = None
     min_hit_rate: Annotated[
         float, Option("the bar that a hit rate must exceed, per cent: 0, or 1 to below 100")
     ] = MIN_HIT_RATE
@@ -160,7 +169,7 @@ class RunOptions:
         str | None,
         Option(
             "a running deployment, an engine or a router, or several with commas between: it is asked the "
-            "groups of *.prompts.jsonl",
+            "groups of *.prompts.jsonl; the first also the lessons that can be held there",
             chosen="none",
         ),
     ] = None
@@ -168,9 +177,23 @@ class RunOptions:
         str | None,
         Option("the HTTP side of the LMCache that the deployment is said to use", chosen="none"),
     ] = None
+    lmcache_spans: Annotated[
+        str | None,
+        Option(
+            "HOST:PORT at which lessons listen for the request spans that a deployment's LMCache exports",
+            chosen="none",
+        ),
+    ] = None
     allow_reset: Annotated[
         bool, Option("the deployment's engine may be told to empty its own cache, to ask LMCache alone")
     ] = False
+    tokenizer: Annotated[
+        Path | None,
+        Option(
+            "a folder with tokenizer.json and the chat template of the deployment's model, for lessons",
+            chosen="the folder that the deployment names, if it is here",
+        ),
+    ] = None
     baseline: Annotated[
         Path | None,
         Option("a file that `lmcache-tutorial baseline` wrote: groups are compared with it", chosen="none"),
@@ -388,15 +411,21 @@ RUN_OPTIONS = table(RunOptions)
 
 
 def check_choices(options: RunOptions) -> None:
-    """Check every option that has choices, also those of a dataclass that has more of them.
+    """Check every option that has choices or a least value, also those of a dataclass that has more of them.
 
     Raises:
-        ConfigError: a value is none of them.
+        ConfigError: a value is none of them, or below it.
     """
     for row in table(type(options)):
         value = getattr(options, row.name)
+        if row.least is not None and value is not None and value < row.least:
+            raise _too_small(row, value)
         if row.choices and value not in (None, *row.choices):
             raise _no_choice(row, value)
+
+
+def _too_small(row: Option, value: float) -> ConfigError:
+    return ConfigError(lambda option: f"{option(row.name)} is {value:g}, but must be {row.least} or more.")
 
 
 def _no_choice(row: Option, value: str) -> ConfigError:

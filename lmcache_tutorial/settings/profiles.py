@@ -143,3 +143,11 @@ PROFILES: Mapping[str, Profile] = {
         side_by_side=3,
     ),
 }
+
+# A deployment may be of any speed: again a cold long prompt takes two to four seconds.
+DEPLOYMENT_CLASSES = (
+    *PROFILES["cpu"].classes,
+    _size_class(4_000, long=9_600),
+    _size_class(10_000, long=24_000),
+    _size_class(25_000, long=60_000),
+)

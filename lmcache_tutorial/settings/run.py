@@ -11,7 +11,7 @@ from ..machine.checks import (
     LEAST_INSTRUCTION_SET,
     instruction_set_here,
 )
-from ..machine.cuda import cuda_works
+from ..machine.cuda import cuda_devices, cuda_works
 from .bars import Thresholds, percent
 from .environment import machine_memory_gib
 from .errors import ConfigError
@@ -30,7 +30,8 @@ SMALL_CHUNK_TOKENS = 32  # one block, for the smallest documents
 class RunConfig:
     """One run of the suite: its stack, the sizes that its lessons may have, its bars, its report's folder.
 
-    ``dtype_reason`` says why the engine computes in this number format.
+    ``dtype_reason`` says why the engine computes in this number format. ``url``: a deployment is asked, the
+    first of those that were named; then ``stack`` is never started, and there is no such reason.
     """
 
     stack: StackConfig
@@ -43,6 +44,7 @@ class RunConfig:
     peers: str | None = None
     mask: bool = False
     langfuse: bool = False
+    url: str | None = None
 
 
 def run_config(options: RunOptions, has_gpu: Callable[[], bool] | None = None) -> RunConfig:
@@ -56,9 +58,14 @@ def run_config(options: RunOptions, has_gpu: Callable[[], bool] | None = None) -
         ConfigError: a value cannot work; nothing was started.
     """
     check_choices(options)
+    if options.url:  # nothing is started: what would be does not matter, nor whether there is a GPU for it
+        options = replace(options, stack="cpu", dtype="auto", model=None, tensor_parallel=None)
     profile = PROFILES[_profile_name(options.stack, has_gpu or cuda_works)]
     _check_peers(options, profile.stack.profile)
     dtype, reason = number_format(options.dtype, profile.stack.profile)
+    reason = "" if options.url else reason
+    devices = cuda_devices if has_gpu is None else None
+    _check_tensor_parallel(options.tensor_parallel or 1, profile.stack.profile, devices)
     settings = _settings(options, replace(profile.stack, dtype=dtype))
     return RunConfig(
         settings,
@@ -71,7 +78,17 @@ def run_config(options: RunOptions, has_gpu: Callable[[], bool] | None = None) -
         options.peers,
         options.mask,
         options.langfuse,
+        next(iter(addresses(options.url)), None),
     )
+
+
+def addresses(given: str | None) -> list[str]:
+    """Split the addresses of several engines.
+
+    >>> addresses("http://one:8000, http://two:8000"), addresses(None)
+    (['http://one:8000', 'http://two:8000'], [])
+    """
+    return [one.strip() for one in (given or "").split(",") if one.strip()]
 
 
 def bars(options: RunOptions) -> Thresholds:
@@ -92,7 +109,11 @@ def _settings(options: RunOptions, stack: StackConfig) -> StackConfig:
         stack = stack.with_caches(memory_gib=round(LMCACHE_SHARE * machine_memory_gib()))
     elif instruction_set_here() == LEAST_INSTRUCTION_SET:
         stack = stack.with_caches(chunk_tokens=SMALL_CHUNK_TOKENS)
-    engines = {"memory_gib": options.engine_memory_gib, "gpu_memory_share": options.gpu_memory_share}
+    engines = {
+        "memory_gib": options.engine_memory_gib,
+        "gpu_memory_share": options.gpu_memory_share,
+        "tensor_parallel": options.tensor_parallel,
+    }
     caches = {"chunk_tokens": options.chunk_tokens, "memory_gib": options.lmcache_memory_gib}
     stack = stack.with_engines(**_given(engines)).with_caches(**_given(caches))
     _check_stack(stack)
@@ -111,12 +132,39 @@ def _check_peers(options: RunOptions, profile: str) -> None:
                 f"To fix: {option('peers')}"
             )
         )
+    if options.peers and (options.tensor_parallel or 1) > 1:
+        raise ConfigError(
+            lambda option: (
+                f"{option('peers')} measures peers side by side on one GPU.\n"
+                f"To fix: leave {option('tensor_parallel')} out"
+            )
+        )
     if options.peers and (options.engine_memory_gib is not None or options.lmcache_memory_gib is not None):
         raise ConfigError(
             lambda option: (
                 f"{option('peers')} gives every peer as much memory as its longest prompts need, so that "
                 f"they can be compared.\n"
                 f"To fix: leave {option('engine_memory_gib')} and {option('lmcache_memory_gib')} out"
+            )
+        )
+
+
+def _check_tensor_parallel(wanted: int, profile: str, devices: Callable[[], int] | None) -> None:
+    """Check over how many GPUs an engine is to be spread; ``devices`` counts those that are here."""
+    if wanted == 1:
+        return
+    if profile == "cpu":
+        raise ConfigError(
+            lambda option: (
+                f"{option('tensor_parallel', wanted)} spreads an engine over GPUs, and this is the CPU's "
+                f"stack.\nTo fix: leave it out, or use {option('stack', 'gpu')} on a GPU machine"
+            )
+        )
+    if devices and (here := devices()) < wanted:
+        raise ConfigError(
+            lambda option: (
+                f"{option('tensor_parallel', wanted)} needs as many GPUs, and the NVIDIA driver reports "
+                f"{here} (CUDA_VISIBLE_DEVICES may hide others).\nTo fix: {option('tensor_parallel', here)}"
             )
         )
 

@@ -15,7 +15,7 @@ Eviction = Literal["LRU", "ARC", "IsolatedLRU", "noop"]
 FailedLoad = Literal["recompute", "fail"]
 Policy = Literal["round_robin", "random", "power_of_two", "consistent_hash", "cache_aware", "kv_aware"]
 Variables = tuple[tuple[str, str], ...]
-TOGETHER_GIB = 24.0  # KV of all engines of one GPU together, where there are several [GiB]
+TOGETHER_GIB = 24.0  # KV of all engines on one GPU together, where there are several [GiB]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class EngineConfig:
     the stack's caches, of the one that its connector goes to; ``None`` is an engine without a connector.
     ``offload_gib`` is what vLLM keeps in memory by itself, outside its KV cache. ``blocks`` is the number of
     its KV blocks, whatever ``memory_gib`` has room for (one of them is the engine's own and holds nothing).
+    ``tensor_parallel`` is over how many GPUs it is spread, each of which holds a part of every layer and of
+    every token's KV; ``memory_gib`` is that of all of them together.
     ``prefix_cache=False`` is an engine that keeps nothing for later requests. ``kv_events`` lets it publish
     which blocks it stores and removes.
     """
@@ -42,6 +44,7 @@ class EngineConfig:
     blocks: int | None = None
     prefix_cache: bool = True
     kv_events: bool = False
+    tensor_parallel: int = 1
     arguments: tuple[str, ...] = ()
 
     def one_of(self, engines: int) -> EngineConfig:
@@ -55,8 +58,10 @@ class EngineConfig:
 
         >>> [EngineConfig(memory_gib=gib).one_of(2).memory_gib for gib in (1.0, None)]
         [0.5, 12.0]
+        >>> EngineConfig(memory_gib=None, tensor_parallel=2).one_of(2).memory_gib
+        24.0
         """
-        memory_gib = (self.memory_gib or TOGETHER_GIB) / engines
+        memory_gib = (self.memory_gib or TOGETHER_GIB * self.tensor_parallel) / engines
         return replace(self, memory_gib=memory_gib, gpu_memory_share=self.gpu_memory_share / engines)
 
 
@@ -162,6 +167,8 @@ class StackConfig:
         """Check what the waiting for counters relies on, and that what an entry names is there."""
         if len({cache.chunk_tokens for cache in self.caches}) > 1:
             raise ValueError("all caches of a stack must have chunks of one size")
+        if len({engine.tensor_parallel for engine in self.engines}) > 1:
+            raise ValueError("all engines of a stack must be spread over as many GPUs: they share KV")
         for cache in self.caches:
             if not all(0 <= place < len(self.tiers) for place in cache.tiers):
                 raise ValueError(f"a cache names tiers {cache.tiers}, and the stack has {len(self.tiers)}")
@@ -180,6 +187,11 @@ class StackConfig:
         """The only cache of a stack that has exactly one."""
         (only,) = self.caches
         return only
+
+    @property
+    def tensor_parallel(self) -> int:
+        """Over how many GPUs each engine is spread; all engines of a stack are over as many."""
+        return self.engines[0].tensor_parallel
 
     def with_engines(self, **changes: Any) -> StackConfig:
         """Change every engine."""

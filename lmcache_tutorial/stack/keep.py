@@ -58,6 +58,7 @@ def open_stack(run: RunConfig, progress: Progress = print) -> Stack:
         ModelError: the model cannot be had.
     """
     model = prepare(run.stack.model, progress)
+    model.check_tensor_parallel(run.stack.tensor_parallel)
     lease = lock()
     try:
         if lease is None:
@@ -172,7 +173,8 @@ def _start(run: RunConfig, model: Model, progress: Progress) -> Stack:
 def _warn_of_eviction(run: RunConfig, model: Model, progress: Progress) -> None:
     """Say so where lesson 3's prompts do not fit into LMCache's memory."""
     sizes = run.classes[-1].sizes
-    kv_bytes = sizes.rounds * sizes.long * model.kv_bytes_per_token(run.stack.dtype)
+    kv_bytes = model.kv_bytes_per_token(run.stack.dtype, run.stack.tensor_parallel)
+    kv_bytes *= sizes.rounds * sizes.long
     kept_gib = kv_bytes / LMCACHE_FILLS / 2**30
     for cache in run.stack.caches:
         if cache.memory_gib < kept_gib:
@@ -200,6 +202,7 @@ def class_memory(config: StackConfig, model: Model) -> Memory:
     """Return what remembers the size class of such a stack on this machine."""
     threads = dict(config.environment).get("OMP_NUM_THREADS", "")
     parts = [processor(), instruction_set_here(), config.profile, config.dtype, threads, model.digest]
+    parts += [f"{config.tensor_parallel} GPUs"] if config.tensor_parallel > 1 else []
     return Memory(cache_folder() / "size-classes.json", parts)
 
 

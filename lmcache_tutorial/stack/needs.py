@@ -20,7 +20,7 @@ from ..settings.profiles import DEFAULT_MODEL
 from ..settings.topology import StackConfig
 
 DISK_GIB = 1.0
-FURTHER_ENGINE_GIB = 2.0  # the processes of a second engine, beside its KV
+FURTHER_ENGINE_GIB = 2.0  # the processes of a second engine, or of a second GPU, beside its KV
 LOAD_LIMIT_S = 120
 COMPILED = "LMCache's compiled operations"
 MISSING = "none"
@@ -60,7 +60,7 @@ def resources(*configs: StackConfig) -> list[Check]:
         memory_gib += kept_gib + sum(engine.offload_gib or 0 for engine in config.engines)
         memory_gib += sum(engine.memory_gib or 0 for engine in config.engines) if on_cpu else 0
         shm_gib += kept_gib if on_cpu else 0
-        memory_gib += FURTHER_ENGINE_GIB * (len(config.engines) - 1)
+        memory_gib += FURTHER_ENGINE_GIB * (sum(one.tensor_parallel for one in config.engines) - 1)
         for tier in config.tiers:
             size = tier.planned_gib if tier.capacity_gib is None else tier.capacity_gib
             disk_gib += size if tier.program == "file_tier" else 0

@@ -180,7 +180,7 @@ def wait_released(stack: Stack, cache: Cache) -> None:
     deadline = time.monotonic() + RELEASE_LIMIT_S
     try:
         living = [one for one in stack.engines if one.cache is cache and one.server and one.server.alive()]
-        while cache.mapped_engines > len(living):
+        while cache.mapped_engines > len(living) * stack.config.tensor_parallel:
             if time.monotonic() > deadline:
                 raise ServerError(
                     f"{cache.name} held a dead engine's memory for more than {RELEASE_LIMIT_S:g} s."

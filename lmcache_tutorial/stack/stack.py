@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from itertools import count
 from typing import IO, Any
 
@@ -15,7 +15,9 @@ import httpx
 
 from ..models.model import Model
 from ..prompts.documents import Document, fresh, full_text
+from ..prompts.layout import Reuse
 from ..prompts.rendering import Renderer
+from ..quantities.predict import engine_reusable_tokens, reusable_tokens
 from ..servers.counters import Snapshot
 from ..servers.lmcache import Cache
 from ..servers.process import ServerError
@@ -41,6 +43,8 @@ class Stack:
     a restart, raises :class:`ServerError`. ``lease``: a kept stack's lock. ``workload``: how much work fits
     this machine; ``None`` until measured. ``may_drop``: its caches are meant to be too small for what is
     asked; then a store that finds no room is no error, and each call waits until what is over is evicted.
+    ``lacks``: what a test may need and not have here -> why; nothing lacks where the servers are ours.
+    ``api_key``: what its engines ask for.
     """
 
     config: StackConfig
@@ -53,6 +57,8 @@ class Stack:
     kept: bool = False
     workload: Workload | None = None
     may_drop: bool = False
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    api_key: str = field(default="none", repr=False)
 
     @classmethod
     def of(cls, site: Site, progress: Progress) -> Stack:
@@ -127,16 +133,30 @@ class Stack:
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """The keys and values of one token, in the stack's number format [bytes]."""
-        return self.model.kv_bytes_per_token(self.config.dtype)
+        """The keys and values of one token, in the stack's number format, on all GPUs together [bytes]."""
+        return self.model.kv_bytes_per_token(self.config.dtype, self.config.tensor_parallel)
 
     def tokenize(self, messages: Messages, tools: Sequence[Any] = ()) -> list[int]:
         """Render a chat request with the server's own template and return the prompt's token ids."""
         return self.engines[0].tokenize(messages, tools)
 
-    def road_s(self, messages: Messages) -> float:
-        """Time the way of a chat request to the first engine's clock and back, without the engine [s]."""
+    @property
+    def reuse(self) -> Reuse:
+        """The form that predicts what a prompt reuses of another: (shared tokens, its tokens) -> tokens."""
+        if not self.config.caches:
+            return partial(engine_reusable_tokens, block=self.block_tokens)
+        return partial(reusable_tokens, block=self.block_tokens, chunk=self.chunk_tokens)
+
+    def road_s(self, messages: Messages) -> float | None:
+        """Time the way of a chat request to the first engine's clock and back, without the engine [s].
+
+        ``None`` where that clock is not read.
+        """
         return self.engines[0].road_s(messages)
+
+    def detokenizer_s(self, prompt: Sequence[int]) -> float | None:
+        """Time what the server's detokenizer does at the first token [s]; ``None`` without its tokenizer."""
+        return self.renderer.detokenizer_start_s(prompt)
 
     @cached_property
     def renderer(self) -> Renderer:

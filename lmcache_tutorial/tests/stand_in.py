@@ -1,6 +1,7 @@
 """A tiny server that speaks the API and keeps prefixes as an engine would; no figure comes from it."""
 
 import json
+import re
 import threading
 import time
 import zlib
@@ -18,7 +19,9 @@ class StandIn:
 
     ``reuses`` nothing of a prompt, or whole blocks; ``token_s`` is what computing one takes, and ``delay_s``
     what every answer takes besides [s]. ``wrong`` gives another answer where something was reused, as another
-    model's KV would.
+    model's KV would. ``word`` is what it takes for a token, ``context`` the longest prompt that it says that
+    it takes; ``looks_up`` makes it an LMCache too, which counts what is looked up. ``tells_own`` adds what
+    vLLM tells of a request: its own times, and the ids of its answer.
     """
 
     honours_salts: bool = True
@@ -26,6 +29,12 @@ class StandIn:
     tells_ids: bool = True
     reuses: bool = True
     wrong: bool = False
+    word: str = r"\S+"
+    context: int | None = None
+    looks_up: bool = False
+    tells_own: bool = False
+    may_reset: bool = False
+    resets: int = 0
     key: str = ""
     token_s: float = 0.0002
     delay_s: float = 0.0
@@ -38,10 +47,13 @@ class StandIn:
 
     def ids(self, body):
         if "messages" not in body:
-            return [zlib.crc32(word.encode()) for word in body["prompt"].split()]
+            return self.split(body["prompt"])
         texts = [f"<{message['role']}> {_text(message['content'])}" for message in body["messages"]]
         tools = json.dumps(body["tools"]) if body.get("tools") else ""
-        return [zlib.crc32(word.encode()) for word in f"{tools} {' '.join(texts)}".split()]
+        return self.split(f"{tools} {' '.join(texts)}")
+
+    def split(self, text):
+        return [zlib.crc32(word.encode()) for word in re.findall(self.word, text)]
 
     def reuse(self, body):
         """Return how many tokens of a prompt are known, and keep it."""
@@ -90,7 +102,12 @@ class StandIn:
         usage = {"prompt_tokens": prompt, "completion_tokens": 1, "total_tokens": prompt + 1}
         if self.tells_cached:
             usage["prompt_tokens_details"] = {"cached_tokens": known}
-        return [{"choices": [choice]}, {"choices": [], "usage": usage}]
+        last = {"choices": [], "usage": usage}
+        if self.tells_own:
+            choice["token_ids"] = [1]
+            last["id"] = f"chatcmpl-{len(self.asked)}"
+            last["metrics"] = {"queue_time_ms": 0.1, "time_to_first_token_ms": 1.0}
+        return [{"choices": [choice]}, last]
 
 
 def _text(content):
@@ -105,18 +122,25 @@ class Handler(BaseHTTPRequestHandler):
         return self.server.stand_in
 
     def do_GET(self):
+        told = {"max_model_len": self.stand_in.context} if self.stand_in.context else {}
+        looked_up = sum(len(self.stand_in.ids(one)) for one in self.stand_in.asked)
+        counted = f"lmcache_mp_lookup_requested_tokens_total {looked_up}\n" if self.stand_in.looks_up else ""
         pages = {
-            "/v1/models": json.dumps({"data": [{"id": "small"}, {"id": "large"}]}),
+            "/v1/models": json.dumps({"data": [{"id": "small", **told}, {"id": "large", **told}]}),
             "/status": json.dumps({"chunk_size": 2 * BLOCK}),  # as LMCache's HTTP side; nobody asks it
             "/version": json.dumps({"version": "0.32.0"}),
-            "/metrics": f'vllm:cache_config_info{{block_size="{BLOCK}",engine="0"}} 1.0\n',
+            "/metrics": f'vllm:cache_config_info{{block_size="{BLOCK}",engine="0"}} 1.0\n{counted}',
         }
         if self._allowed():
             self._answer(pages.get(self.path, "no such page"), 200 if self.path in pages else 404)
 
     def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])) or b"{}")
         if not self._allowed():
+            return
+        if self.path == "/reset_prefix_cache":  # what it keeps is LMCache's then
+            self.stand_in.resets += 1
+            self._answer('{"success": true}', 200 if self.stand_in.may_reset else 404)
             return
         if self.path == "/tokenize":
             status = 200 if self.stand_in.tells_ids else 404

@@ -26,6 +26,7 @@ from lmcache_tutorial.settings.run import run_config
 from lmcache_tutorial.settings.topology import RouterConfig, TierConfig
 from lmcache_tutorial.stack import needs as doctor
 from lmcache_tutorial.stack import restart as restarting
+from lmcache_tutorial.stack.keep import identity
 from lmcache_tutorial.stack.restart import restart_router, wait_released
 from lmcache_tutorial.stack.stack import Stack
 from lmcache_tutorial.stack.start import named
@@ -417,3 +418,95 @@ def test_what_tiers_and_further_engines_take_is_checked_before_a_start(monkeypat
     kv_gib = one.engine.memory_gib
     assert more["memory_gib"] - plain["memory_gib"] == 5 + kv_gib + doctor.FURTHER_ENGINE_GIB
     assert more["shm_gib"] == plain["shm_gib"]
+
+
+@pytest.mark.parametrize("gpus", [1, 2, 4, 8])
+def test_an_engine_is_spread_over_gpus_and_its_memory_divided_among_them(gpus):
+    spread = GPU.with_engines(tensor_parallel=gpus, memory_gib=16.0)
+    command = engine_command(plan(spread), 2)
+    one = engine_command(plan(GPU.with_engines(memory_gib=16.0)), 2)
+    assert ("--tensor-parallel-size" in command) is (gpus > 1)
+    assert value([*command, "--tensor-parallel-size", "1"], "--tensor-parallel-size") == str(gpus)
+    assert int(value(command, "--kv-cache-memory-bytes")) * gpus == 16 * 2**30
+    left_out = {"--tensor-parallel-size", str(gpus), value(command, "--kv-cache-memory-bytes")}
+    assert [word for word in command if word not in left_out] == [
+        word for word in one if word not in {str(16 * 2**30), *left_out}
+    ]
+
+
+def test_what_gpus_leave_beside_the_weights_is_measured_by_vllm_on_each():
+    command = engine_command(plan(GPU.with_engines(tensor_parallel=4)), 2)
+    assert "--kv-cache-memory-bytes" not in command
+    assert value(command, "--gpu-memory-utilization") == "0.9"
+
+
+def test_engines_that_share_kv_are_spread_alike():
+    with pytest.raises(ValueError, match="spread over as many GPUs"):
+        replace(GPU, engines=(GPU.engine, replace(GPU.engine, tensor_parallel=2)))
+
+
+LLAMA = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128}
+SMOLLM2 = {"num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "hidden_size": 576}
+
+
+@pytest.mark.parametrize(
+    ("config", "fitting"), [(LLAMA, [1, 2, 4, 8, 16, 32]), (SMOLLM2, [1, 3, 9])], ids=["llama", "smollm2"]
+)
+def test_heads_are_divided_evenly_or_it_is_said_among_how_many_they_can_be(config, fitting, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = Model(tmp_path, "m", "")
+    for gpus in range(1, 33):
+        if gpus in fitting:
+            model.check_tensor_parallel(gpus)
+            continue
+        others = ", ".join(map(str, fitting))
+        told = f"m has .* among {gpus} GPUs.\nTo fix: --kv-tensor-parallel with one of {others}$"
+        with pytest.raises(ModelError, match=told):
+            model.check_tensor_parallel(gpus)
+
+
+def test_a_tokens_kv_is_as_large_over_gpus_unless_heads_are_held_twice(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    model = Model(tmp_path, "m", "")
+    sizes = [model.kv_bytes_per_token("bfloat16", gpus) for gpus in (1, 2, 4, 8, 16)]
+    assert sizes == [131_072] * 4 + [262_144]
+
+
+@pytest.mark.parametrize(
+    ("options", "here", "reason"),
+    [
+        ({"stack": "gpu", "tensor_parallel": 0}, 2, "--tensor-parallel is 0, but must be 1 or more"),
+        ({"stack": "gpu", "tensor_parallel": 4}, 2, r"--tensor-parallel=4 needs as many GPUs, .* reports 2 "),
+        (
+            {"stack": "cpu", "tensor_parallel": 2},
+            2,
+            "spreads an engine over GPUs, and this is the CPU's stack",
+        ),
+        ({"stack": "auto", "tensor_parallel": 2}, 0, "this is the CPU's stack"),
+        ({"stack": "gpu", "tensor_parallel": 2, "peers": "peers"}, 2, "side by side on one GPU"),
+    ],
+)
+def test_more_gpus_than_there_are_are_refused(options, here, reason, monkeypatch):
+    monkeypatch.setattr(config_options, "cuda_works", lambda: here > 0)
+    monkeypatch.setattr(config_options, "cuda_devices", lambda: here)
+    with pytest.raises(ConfigError, match=reason):
+        run_config(RunOptions(**options))
+
+
+def test_over_how_many_gpus_an_engine_is_spread_is_part_of_what_a_stack_is(monkeypatch):
+    monkeypatch.setattr(config_options, "cuda_works", lambda: True)
+    monkeypatch.setattr(config_options, "cuda_devices", lambda: 2)
+    monkeypatch.setattr("lmcache_tutorial.stack.keep.metadata.version", lambda name: "1")
+    one, two = (run_config(RunOptions(stack="gpu", tensor_parallel=gpus)).stack for gpus in (1, 2))
+    assert (one.tensor_parallel, two.tensor_parallel) == (1, 2)
+    assert identity(one, SHAPE) != identity(two, SHAPE)
+    assert run_config(RunOptions(stack="cpu", tensor_parallel=1)).stack.tensor_parallel == 1
+
+
+def test_further_gpus_take_of_the_machines_memory_what_further_engines_do(monkeypatch):
+    needed = []
+    monkeypatch.setattr(doctor, "resource_checks", lambda **limits: needed.append(limits["memory_gib"]) or [])
+    for config in (GPU, GPU.with_engines(tensor_parallel=4), replace(GPU, engines=(GPU.engine,) * 4)):
+        doctor.resources(config)
+    one, spread, four = needed
+    assert spread - one == four - one == 3 * doctor.FURTHER_ENGINE_GIB
