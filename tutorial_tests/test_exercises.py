@@ -24,12 +24,14 @@ def attempt(exercise: Exercise, request: pytest.FixtureRequest, *, solved: bool)
 
 @each
 def test_unsolved_an_exercise_fails_for_the_stated_reason(
-    exercise: Exercise, stack: Stack, request: pytest.FixtureRequest
+    exercise: Exercise, own_stack: None, stack: Stack, request: pytest.FixtureRequest
 ) -> None:
     with pytest.raises(AssertionError, match=re.escape(exercise.reason)):
         attempt(exercise, request, solved=False)
 
 
 @each
-def test_solved_an_exercise_passes(exercise: Exercise, stack: Stack, request: pytest.FixtureRequest) -> None:
+def test_solved_an_exercise_passes(
+    exercise: Exercise, own_stack: None, stack: Stack, request: pytest.FixtureRequest
+) -> None:
     attempt(exercise, request, solved=True)

@@ -93,7 +93,7 @@ def make(path: Path, *lessons: str, limit_s: float) -> Made:
 
 
 @pytest.fixture(scope="module")
-def two_chapters(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Made:
+def two_chapters(own_stack: None, stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """The notebook of two chapters, executed on this session's stack."""
     with lend(stack):
         return make(tmp_path_factory.mktemp("notebook") / "two.ipynb", *CHAPTERS, limit_s=LIMIT_S)

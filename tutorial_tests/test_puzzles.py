@@ -31,7 +31,9 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def lab(run: RunConfig, stack: Stack, traces: Traces, request: pytest.FixtureRequest) -> Iterator[Beside]:
+def lab(
+    run: RunConfig, own_stack: None, stack: Stack, traces: Traces, request: pytest.FixtureRequest
+) -> Iterator[Beside]:
     """A stack that a puzzle is played on, beside the session's; it ends when another one is needed."""
     room = Application(stack.renderer, stack.chunk_tokens).room(stack.block_tokens, stack.kv_bytes_per_token)
     opener = Opener(stack, traces, run.report_dir / "logs" / "puzzles")

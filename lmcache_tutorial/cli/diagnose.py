@@ -17,8 +17,8 @@ from ..models.small import small_model_folder
 from ..prompts.rendering import Renderer
 from ..quantities.formats import percent
 from ..settings import bars
+from ..settings.command_options import DiagnoseOptions
 from ..settings.errors import ConfigError
-from ..settings.options import DiagnoseOptions
 from .parameters import with_options
 from .printing import error, printable
 

@@ -11,8 +11,9 @@ from typing import Annotated
 import typer
 
 from ..lessons.folder import chosen_files, clone_around
+from ..settings.command_options import NotebookOptions
 from ..settings.errors import ConfigError
-from ..settings.options import NotebookOptions, RunOptions
+from ..settings.options import RunOptions
 from ..settings.packages import need_notebook, need_servers
 from ..settings.paths import user_path, write_user_file
 from ..settings.run import run_config

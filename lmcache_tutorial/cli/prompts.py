@@ -14,8 +14,8 @@ import typer
 from ..diagnosis.logs import Log, open_log
 from ..diagnosis.prompts_of import choose, left_out
 from ..prompts.prompts_file import SUFFIX
+from ..settings.command_options import PromptsOptions
 from ..settings.errors import ConfigError
-from ..settings.options import PromptsOptions
 from ..settings.paths import user_path, write_user_file
 from ..traces.langfuse_api import Wanted, project_client, traces
 from .parameters import with_options

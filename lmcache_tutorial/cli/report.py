@@ -20,8 +20,8 @@ from ..report.joined import join
 from ..report.page import write_report
 from ..report.results import write_results
 from ..report.runs import FIX, NamedRun, RunError, page_of, read_run, results_file
+from ..settings.command_options import BaselineOptions, HeadlinesOptions, ReportOptions
 from ..settings.errors import ConfigError, MissingExtraError
-from ..settings.options import BaselineOptions, HeadlinesOptions, ReportOptions
 from ..settings.paths import user_path, write_user_file
 from .parameters import with_options
 from .printing import line

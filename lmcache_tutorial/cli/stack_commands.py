@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..servers.process import Server
-from ..settings.options import StatusOptions, UpOptions
+from ..settings.command_options import StatusOptions, UpOptions
 from ..settings.packages import need_servers
 from ..settings.run import run_config
 from ..settings.topologies import TOPOLOGIES

@@ -6,8 +6,8 @@ import time
 
 import typer
 
+from ..settings.command_options import TracesOptions
 from ..settings.errors import ConfigError
-from ..settings.options import TracesOptions
 from ..settings.packages import need_lessons
 from ..settings.paths import user_path
 from .parameters import with_options

@@ -14,8 +14,8 @@ from ..diagnosis.diagnose import diagnose
 from ..diagnosis.logs import open_log
 from ..diagnosis.result import diagnosis_text
 from ..quantities.formats import percent, seconds
+from ..settings.command_options import WatchOptions
 from ..settings.errors import ConfigError
-from ..settings.options import WatchOptions
 from ..traces.langfuse_api import Wanted, project_client, traces
 from ..traces.watched import Window, by_node, fallen, generations, over_time, whole_or_lines
 from .diagnose import own_renderer

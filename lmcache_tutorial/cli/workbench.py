@@ -9,7 +9,7 @@ import typer
 
 from ..machine.checks import instruction_set_here
 from ..report.headlines import into
-from ..settings.options import HeadlinesOptions
+from ..settings.command_options import HeadlinesOptions
 from ..settings.paths import user_path
 from ..workbench.prefill_rate import prefill_rate_lines
 from ..workbench.repeat import heading, repeat, run_line, summary

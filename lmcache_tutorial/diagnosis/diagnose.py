@@ -13,7 +13,7 @@ from ..prompts.chat_template import IMAGE_MARK
 from ..prompts.rendering import RefusedError, Renderer, RenderingError
 from ..quantities.blocks import BlockMemory
 from ..quantities.predict import reusable_tokens, shared_prefix_tokens
-from ..settings.options import REMEMBERED_BLOCKS
+from ..settings.command_options import REMEMBERED_BLOCKS
 from .culprits import ADVICE, Place, difference, kind_of, place
 from .forerunner import Forerunners, Seen
 from .logs import Log, Logged

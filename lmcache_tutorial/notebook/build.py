@@ -22,7 +22,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from ..lessons.header import LessonHeader, parse_header
-from ..settings.options import NOTEBOOK_FILE
+from ..settings.command_options import NOTEBOOK_FILE
 from .chapter import CHAPTER_FOLDER
 
 FRONT, TOUR = "front", "tour"  # the chapters that are no lesson, by the names of their files

@@ -26,8 +26,8 @@ from lmcache_tutorial.notebook.execute import NotebookRunError, execute, relativ
 from lmcache_tutorial.notebook.inline import lesson_html
 from lmcache_tutorial.notebook.page import markdown, notebook_page
 from lmcache_tutorial.pages.templating import style_sheet
+from lmcache_tutorial.settings.command_options import NOTEBOOK_FILE
 from lmcache_tutorial.settings.errors import ConfigError
-from lmcache_tutorial.settings.options import NOTEBOOK_FILE
 from lmcache_tutorial.tests.conftest import BAD_CODE, HOSTILE
 from lmcache_tutorial.tests.notebooks import absolute_paths, errors, pictures_of
 
@@ -428,7 +428,7 @@ def test_the_command_writes_a_notebook_and_its_page_without_running_it(clone):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["lesson9"], "there is no lesson9"),
+        pytest.param(["lesson9"], "there is no lesson9", id="no such lesson"),
         (["--into=notebook.html"], "a name that ends in .ipynb"),
         (["--into=nowhere/a.ipynb"], "cannot be written"),
     ],

@@ -9,22 +9,20 @@ from typer.testing import CliRunner
 
 from lmcache_tutorial.cli.app import app
 from lmcache_tutorial.settings.bars import percent
-from lmcache_tutorial.settings.errors import ConfigError
-from lmcache_tutorial.settings.options import (
-    RUN_OPTIONS,
+from lmcache_tutorial.settings.command_options import (
     BaselineOptions,
     DiagnoseOptions,
     HeadlinesOptions,
     NotebookOptions,
     PromptsOptions,
     ReportOptions,
-    RunOptions,
     StatusOptions,
     TracesOptions,
     UpOptions,
     WatchOptions,
-    table,
 )
+from lmcache_tutorial.settings.errors import ConfigError
+from lmcache_tutorial.settings.options import RUN_OPTIONS, RunOptions, table
 from lmcache_tutorial.settings.readme_table import options_table
 from lmcache_tutorial.settings.run import run_config
 from lmcache_tutorial.settings.spelling import PYTEST, Spelling
