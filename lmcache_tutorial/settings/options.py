@@ -209,10 +209,10 @@ class RunOptions:
 
 
 def table(options: type) -> tuple[Option, ...]:
-    """Return the rows of one of the dataclasses above.
+    """Return the rows of a dataclass like those above.
 
-    >>> [row.name for row in table(HeadlinesOptions)]
-    ['into']
+    >>> [row.name for row in table(RunOptions)][:2]
+    ['stack', 'model']
     """
     hints = get_type_hints(options, include_extras=True)
     rows = []
