@@ -34,7 +34,7 @@ from lmcache_tutorial.graphs.beside import OpenBeside
 from lmcache_tutorial.lessons.progress import Progress
 from lmcache_tutorial.prompts.documents import Document, Read, fresh
 from lmcache_tutorial.quantities.predict import lmcache_reusable_tokens
-from lmcache_tutorial.quantities.records import Interval, TokenSources, Turn
+from lmcache_tutorial.quantities.records import TokenSources, Turn
 from lmcache_tutorial.report.results import Chart, LessonReport
 from lmcache_tutorial.settings.bars import Thresholds
 from lmcache_tutorial.settings.run import RunConfig
@@ -45,8 +45,9 @@ from lmcache_tutorial.traces.watched import Generation, Window
 from lmcache_tutorial.workbench.gate_run import Gate, GateRun
 
 QUESTIONS = ("Which class stores a chunk?", "Which one looks a chunk up?", "Which one gives chunks up?")
-GROUP, LMCACHE = "agent", {"served_by": "lmcache"}  # hits of the engine's own cache do not count
-COUNTED = LMCACHE | {"times": False}  # hits are integers: two rounds are enough for them
+GROUP = "agent"
+# Hits of the engine's own cache do not count. Hits are integers: two rounds are enough for them.
+COUNTED = {"served_by": "lmcache", "times": False}
 WIDER = 16  # how many times as large the chunk is that somebody has set
 CLOCK, TOOLS, SALT, CHUNK = "a clock", "order of tools", "a salt for each", "another chunk"
 Talks = dict[str, list[Turn]]  # a release -> the turns of its conversation
@@ -141,7 +142,7 @@ def planted(windows: Mapping[str, Window]) -> dict[str, Requests]:
 @pytest.fixture(scope="module")
 def before(gate: Gate, stack: Stack, windows: Windows) -> GateRun:
     """The gate on the agent as it was."""
-    return gate(stack, [*sent(windows["before"]), {"group": GROUP, "kv": LMCACHE}])
+    return gate(stack, [*sent(windows["before"]), {"group": GROUP, "kv": COUNTED}])
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +154,7 @@ def against(before: GateRun, tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def mended(gate: Gate, stack: Stack, windows: Windows, against: str) -> GateRun:
     """The gate on the mended agent."""
-    return gate(stack, [*sent(windows["mended"]), {"group": GROUP, "kv": LMCACHE}], against)
+    return gate(stack, [*sent(windows["mended"]), {"group": GROUP, "kv": COUNTED}], against)
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +220,7 @@ def test_lesson9_a_regression_is_found_in_the_traces_and_named(
 
 # %%
 def test_lesson9_the_gate_passes_on_the_agent_as_it_was(before: GateRun) -> None:
-    assert before.decided().exit_code == 0, before.output
+    assert before.exit_code == 0, before.output
 
 
 REASONS = {
@@ -249,20 +250,18 @@ def test_lesson9_the_gate_is_seen_to_fail(
 # %% [markdown]
 # The clock, the order of tools and the salts are seen in the prompts; the gate says where, and what to do.
 # The chunk is seen in no prompt: the baseline says that the deployment is another one, and the hit rate what
-# that costs. Mended, the gate turns green again: no request reuses less than it did, none takes longer.
+# that costs. Mended, the gate turns green again: no request reuses less than it did. (A gate judges times
+# too, unless it is told not to, as here: `times` in README.md. Hits say what broke, and do not scatter.)
 
 
 # %%
 def test_lesson9_mended_the_gate_turns_green_again(mended: GateRun, report: LessonReport) -> None:
     group, head = mended.group(GROUP), mended.group(GROUP)["headline"]
-    times = {one["arm"]: one["values"] for one in group["measurements"]}
-    report.rounds("TTFT at the gate", times, served_by={"cold": "computed", "warm": "lmcache_l1"})
-    drop = Interval(head["ttft_drop"], head["ttft_drop_low"], head["ttft_drop_high"])
     (request,), reused = group["requests"], group["requests"][0]["reused"][0]
     tokens = TokenSources(request["prompt_tokens"] - reused, engine=0, lmcache_l1=reused, lmcache_l2=0)
-    report.headline(hit_rate=head["hit_rate"], ttft_drop=drop, tokens=tokens)
-    assert mended.decided().exit_code == 0, mended.output
-    assert [one["outcome"] for one in group["claims"]] == ["passed"] * 5
+    report.headline(hit_rate=head["hit_rate"], tokens=tokens)
+    assert mended.exit_code == 0, mended.output
+    assert {one["outcome"] for one in group["claims"]} == {"passed"}
 
 
 # %% [markdown]

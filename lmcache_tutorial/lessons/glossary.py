@@ -117,7 +117,7 @@ GLOSSARY = (
         "gate, baseline",
         "a run that passes or fails, and decides what may go on; what it found once, to be held against "
         "later",
-        Place("lesson9", "chart", "TTFT at the gate"),
+        Place("lesson9", "claims"),
     ),
     Term(
         "break-even",
