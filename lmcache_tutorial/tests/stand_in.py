@@ -36,7 +36,7 @@ class StandIn:
     may_reset: bool = False
     resets: int = 0
     key: str = ""
-    token_s: float = 0.0002
+    token_s: float = 0.0004
     delay_s: float = 0.0
     asked: list = field(default_factory=list)
     under_way: int = 0
