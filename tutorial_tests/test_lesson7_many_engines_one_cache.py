@@ -270,10 +270,10 @@ def test_lesson7_ttft_drops_on_the_engine_that_never_saw_the_document(
 
 
 # %% [markdown]
-# On many machines the pieces are the same: an LMCache beside each engine, and behind all of them a tier that
-# all reach (README.md, "On many machines", has the commands). This run has proven that hits cross engines; it
-# has not shown how your network carries them.
-#
+# On many machines the pieces are the same (README.md, "On many machines", has the commands). This run has
+# proven that hits cross engines, and nothing of how your network carries them.
+
+# %% [markdown]
 # ## 5. Exercises
 # In `tutorial_tests/exercises/`; a docstring says what to change. Stuck? `lmcache-tutorial hint 7.1`
 # - `ex7_1_route_these_sessions.py`: route sessions to engines that know them

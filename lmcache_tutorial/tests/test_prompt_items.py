@@ -139,7 +139,7 @@ def test_results_and_the_page_tell_what_was_seen(gate, pytester):
     assert deployment["cold_by"] == "cache_salt"
     page = (pytester.path / "reports/index.html").read_text()
     assert "Your prompts, on your deployment" in page
-    assert page.count("<section") == 3  # the groups, and the environment
+    assert page.count("<section") == 4  # the groups, the words, and the environment
     junit = (pytester.path / "reports/junit.xml").read_text()
     assert 'name="hit_rate"' in junit
     tests = json.loads((pytester.path / "reports/ctrf.json").read_text())["results"]["tests"]

@@ -46,7 +46,7 @@ def plan(config, port=1):
 def test_the_gpu_stack_draws_its_weights_and_leaves_parallel_requests_to_vllm():
     command = engine_command(plan(GPU), 2)
     assert value(command, "--load-format") == "dummy"
-    assert value(command, "--max-model-len") == "65536"
+    assert value(command, "--max-model-len") == "73728"
     assert value(command, "--gpu-memory-utilization") == "0.9"
     assert value(command, "--block-size") == "64"
     assert not {"--max-num-seqs", "--kv-cache-memory-bytes"} & set(command)

@@ -38,9 +38,9 @@ def outcomes(document):
 def asked(tmp_path_factory):
     """Lessons 2, 3 and 7 on a stand-in, beside which an LMCache is named that must not be emptied."""
     folder = tmp_path_factory.mktemp("run")
-    with serving(word=WORD, context=2000, token_s=0.0001, looks_up=True, key="the key") as server:
+    with serving(word=WORD, context=2000, token_s=0.0001, looks_up=True, key="a key of its own") as server:
         named = ("lesson2 or lesson3 or lesson7", f"--kv-lmcache-url={server.url}")
-        done, document = run(server, folder, *named, OPENAI_API_KEY="the key")
+        done, document = run(server, folder, *named, OPENAI_API_KEY="a key of its own")
         return server, done, document, folder
 
 
@@ -74,7 +74,7 @@ def test_the_report_says_what_was_asked_and_does_not_say_what_nobody_knows(asked
     assert environment["workload"]["long"] == 1200
     (head,) = [one["headline"] for one in document["lessons"] if one["id"] == "lesson2"]
     assert head["hit_rate"] > 0.9
-    assert all("the key" not in path.read_text() for path in folder.rglob("*") if path.is_file())
+    assert all("a key of its own" not in path.read_text() for path in folder.rglob("*") if path.is_file())
 
 
 def test_a_deployment_without_room_for_a_lesson_skips_them_all_and_that_counts_where_all_is_required(
