@@ -46,11 +46,14 @@ def status(options: StatusOptions) -> None:
         line("stack: none is kept")
         return
 
+    # Where a program is asked over HTTP: LMCache listens to its engines at another port.
+    urls = {program["name"]: program["url"] for program in state.programs}
+
     def about(name: str) -> str:
         if name not in servers:
             return "does not run any more"
         record = servers[name].record
-        return f"{servers[name].url}  process {record.server}  log {record.log}"
+        return f"{urls.get(name, servers[name].url)}  process {record.server}  log {record.log}"
 
     for each in draw(state.topology, about):
         line(each)
