@@ -118,7 +118,7 @@ def _same_end(shown: Shown) -> str:
     "Somebody puts the question in front of the manual. Which hit rate do you predict?",
     reason="Next to nothing. The prompts part at the first word of the question, within their first "
     "blocks, and the whole manual stands behind it. Nothing was added or left out; only the order decides. "
-    "Exercise 2.2 begins there.",
+    "The second exercise begins there.",
     where=Place("lesson2", "served"),
 )
 def _question_first(shown: Shown) -> str:
