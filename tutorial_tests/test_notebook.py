@@ -84,8 +84,9 @@ class Made:
 
 
 def make(path: Path, *lessons: str, limit_s: float) -> Made:
-    """Run the command as a reader does; without the extra `notebook`, as on a GPU, the test is skipped."""
-    pytest.importorskip("nbformat")
+    """Run the command as a reader does; without the extra `notebook` a test is skipped, in a CI it fails."""
+    if not os.environ.get("CI"):
+        pytest.importorskip("nbformat")
     command = [sys.executable, "-m", "lmcache_tutorial.cli.app", "notebook", *lessons, f"--into={path}"]
     done = run_child(command, cwd=ROOT, limit_s=limit_s)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -41,7 +41,7 @@ def make_notebook(
 
     root = clone_around(Path.cwd())
     target = _target(root / user_path("into", options.into))
-    made = build(root, chosen_files(root, lessons or []))
+    made = build(chosen_files(root, lessons or []))
     if not options.empty:
         need_servers(run_config(RunOptions()).stack.profile, "lmcache-tutorial notebook")
         try:

@@ -21,6 +21,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from ..lessons.glossary import glossary_table
 from ..lessons.header import LessonHeader, parse_header
 from ..settings.command_options import NOTEBOOK_FILE
 from .chapter import CHAPTER_FOLDER
@@ -28,7 +29,6 @@ from .chapter import CHAPTER_FOLDER
 FRONT, TOUR = "front", "tour"  # the chapters that are no lesson, by the names of their files
 HEADING = re.compile(r"^# (.+)$", re.MULTILINE)
 EXERCISES = re.compile(r"## \d\. Exercises")
-GLOSSARY = re.compile(r"^## Words we use\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 BEGIN = 'from lmcache_tutorial import begin_chapter\n\nchapter = begin_chapter("{lesson}")'
 RUN = """\
 ## The claims, run
@@ -42,11 +42,10 @@ Every number below comes from `{folder}/results.json`, which the cell above has 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
-def build(root: Path, files: Mapping[str, Path]) -> NotebookNode:
+def build(files: Mapping[str, Path]) -> NotebookNode:
     """Make the notebook of some lessons.
 
     Args:
-        root: the clone's; its README.md has the glossary.
         files: lesson id -> its module, in reading order.
 
     Returns:
@@ -65,7 +64,7 @@ def build(root: Path, files: Mapping[str, Path]) -> NotebookNode:
         *HEADING.findall(tour),
     ]
     contents = "\n".join(f"- [{title}](#{anchor(title)})" for title in titles)
-    front = Template(front).substitute(file=NOTEBOOK_FILE, contents=contents, glossary=glossary(root))
+    front = Template(front).substitute(file=NOTEBOOK_FILE, contents=contents, glossary=glossary_table())
     chapters: dict[str, Iterable[NotebookNode]] = {FRONT: jupytext.reads(front, fmt="md").cells}
     for lesson, text in sources.items():
         chapters[lesson] = _chapter(lesson, headers[lesson], text)
@@ -76,13 +75,6 @@ def build(root: Path, files: Mapping[str, Path]) -> NotebookNode:
     )
     nbformat.validate(made)
     return made
-
-
-def glossary(root: Path) -> str:
-    """Return the table of the words we use, in Markdown, from README.md."""
-    found = GLOSSARY.search((root / "README.md").read_text(encoding="utf-8"))
-    lines = found[1].splitlines() if found else []
-    return "\n".join(line for line in lines if line.startswith("|"))
 
 
 def anchor(title: str) -> str:

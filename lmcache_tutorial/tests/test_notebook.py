@@ -106,7 +106,6 @@ pytest_plugins = ["fixtures.report"]
 def measured():
     return "the suite's own"
 """
-README = "# R\n\n## Words we use\n\n| word | meaning |\n|---|---|\n| hit | it |\n\n## Next\n"
 
 
 @pytest.fixture
@@ -118,7 +117,6 @@ def clone(tmp_path, monkeypatch):
         text = LESSON.format(number=number, code=code.strip())
         (folder / f"test_lesson{number}_tiny.py").write_text(text)
     (folder.parent / "conftest.py").write_text(CONFTEST)
-    (folder.parent / "README.md").write_text(README)
     monkeypatch.chdir(folder.parent)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
@@ -129,7 +127,7 @@ def clone(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def whole():
     """The notebook of the real lessons, not executed."""
-    return build(ROOT, lesson_files(ROOT))
+    return build(lesson_files(ROOT))
 
 
 def sources(notebook, chapter):
@@ -138,7 +136,7 @@ def sources(notebook, chapter):
 
 def test_the_notebook_is_valid_and_the_same_lessons_make_the_same_file(whole):
     nbformat.validate(whole)
-    assert text_of(whole) == text_of(build(ROOT, lesson_files(ROOT)))
+    assert text_of(whole) == text_of(build(lesson_files(ROOT)))
     ids = [cell.id for cell in whole.cells]
     assert len(set(ids)) == len(ids) > 150
 
@@ -165,10 +163,10 @@ def test_every_lesson_is_a_chapter_with_its_own_cells(whole):
 
 
 def test_a_cell_keeps_its_id_when_another_one_comes(clone):
-    before = {cell.source: cell.id for cell in build(clone, lesson_files(clone)).cells}
+    before = {cell.source: cell.id for cell in build(lesson_files(clone)).cells}
     path = clone / "tutorial_tests" / "test_lesson1_tiny.py"
     path.write_text(path.read_text().replace("# %%\nimport", "# %%\nMORE = 1\n\n# %%\nimport"))
-    after = {cell.source: cell.id for cell in build(clone, lesson_files(clone)).cells}
+    after = {cell.source: cell.id for cell in build(lesson_files(clone)).cells}
     assert set(after) - set(before) == {"MORE = 1"}
     assert {source: after[source] for source in before} == before
 
@@ -266,7 +264,7 @@ def test_in_a_kernel_the_real_chapters_have_the_claims_that_they_have_in_a_termi
         path.unlink()
     for path in (ROOT / "conftest.py", *lesson_files(ROOT).values()):
         shutil.copy(path, clone / path.relative_to(ROOT))
-    made = build(clone, lesson_files(clone))
+    made = build(lesson_files(clone))
     for cell in made.cells:
         if cell.source.startswith("chapter."):  # nothing is asked of any engine
             cell.source = 'chapter.run("--collect-only")' if cell.source == "chapter.run()" else "pass"
@@ -286,7 +284,7 @@ def test_in_a_kernel_the_real_chapters_have_the_claims_that_they_have_in_a_termi
 
 @pytest.mark.xdist_group("kernel")
 def test_a_chapter_runs_by_itself_and_a_claim_that_fails_is_named(clone):
-    made = build(clone, lesson_files(clone))
+    made = build(lesson_files(clone))
     alone = [cell for cell in made.cells if cell.metadata["chapter"] == "lesson3"]
     with pytest.raises(NotebookRunError) as stopped:
         execute(new_notebook(cells=alone), clone, cell_limit_s=LIMIT_S, progress=print)
