@@ -6,12 +6,15 @@ import copy
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib import resources, util
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
+
+import fastjsonschema
 
 from ..diagnosis.result import Diagnosis
 from ..gate.verdict import verdict, worst
@@ -27,6 +30,7 @@ from ..settings.bars import Thresholds
 
 SCHEMA_VERSION = 2
 CONVERTED = "converted from schema 1"
+LONGEST = 200  # characters of the schema's complaint: it may quote a whole lesson
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,18 +362,30 @@ def schema() -> dict[str, Any]:
     return loaded
 
 
+@cache
+def _contract() -> Callable[[Any], object]:
+    check: Callable[[Any], object] = fastjsonschema.compile(schema())
+    return check
+
+
+def check(results: Mapping[str, Any]) -> None:
+    """Hold a document, as it is read from a file, against the schema.
+
+    Raises:
+        ValueError: which part of it breaks the contract, and how.
+    """
+    try:
+        _contract()(results)
+    except fastjsonschema.JsonSchemaValueException as error:
+        raise ValueError(error.message[:LONGEST]) from None
+
+
 def write_results(results: Mapping[str, Any], path: Path) -> None:
     """Check a document against the schema and write it, atomically.
 
-    The check finds defects of this suite alone, so that the base install does without jsonschema; the extra
-    ``lessons`` brings it.
-
     Raises:
-        jsonschema.ValidationError: it breaks the contract: a defect of this suite.
+        ValueError: it breaks the contract: a defect of this suite.
     """
     plain = json.loads(json.dumps(results, allow_nan=False))
-    if util.find_spec("jsonschema"):
-        import jsonschema
-
-        jsonschema.validate(plain, schema())
+    check(plain)
     write_atomically(path, json.dumps(plain, indent=1) + "\n")

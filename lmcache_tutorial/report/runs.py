@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import util
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .results import schema, upgrade
+from .results import check, upgrade
 
 RESULTS, PAGE = "results.json", "index.html"
 FIX = "To fix: name the folder of a report, or the results.json in it"
-LONGEST = 200  # characters of a schema's complaint: it may quote a whole lesson
 
 
 class RunError(ValueError):
@@ -53,7 +51,7 @@ def read_run(named: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
         found = upgrade(document)
-        problem = _problem(found)
+        check(found)
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror or error}.\n{FIX}") from None
     except (ValueError, RecursionError) as error:
@@ -61,32 +59,8 @@ def read_run(named: Path) -> dict[str, Any]:
     except (LookupError, TypeError, AttributeError) as error:
         why = f"{type(error).__name__} {error}"
         raise RunError(f"{path} is no results.json: {why}.\n{FIX}") from None
-    if problem:
-        raise RunError(f"{path} is no results.json: {problem}.\n{FIX}")
     return found
 
 
 def _no_number(name: str) -> NoReturn:
     raise ValueError(f"it holds {name}, which is no number")
-
-
-def _problem(document: Mapping[str, Any]) -> str:
-    """Say what breaks the contract; empty where all is well. The extra ``lessons`` brings the whole check."""
-    contract = schema()
-    if util.find_spec("jsonschema"):
-        import jsonschema
-
-        found = next(jsonschema.Draft202012Validator(contract).iter_errors(document), None)
-        return f"{found.json_path}: {found.message[:LONGEST]}" if found else ""
-    wanted = {"": (document, contract["required"])}
-    wanted["environment"] = (document["environment"], contract["properties"]["environment"]["required"])
-    for part, kind in (("lessons", "lesson"), ("groups", "group")):
-        for one in document.get(part, []):
-            wanted[f"{part} {one['id']}"] = (one, contract["$defs"][kind]["required"])
-    missing = [
-        f"{where} {name}".strip()
-        for where, (one, names) in wanted.items()
-        for name in names
-        if name not in one
-    ]
-    return f"it lacks {', '.join(missing)}" if missing else ""

@@ -13,6 +13,8 @@ from lmcache_tutorial.report.runs import NamedRun
 from lmcache_tutorial.tests.browsing import requests_of
 from lmcache_tutorial.tests.conftest import HOSTILE, OUTCOMES
 
+pytestmark = pytest.mark.xdist_group("browser")  # one worker: it is started once
+
 
 @pytest.fixture
 def page(browser, document, tmp_path):

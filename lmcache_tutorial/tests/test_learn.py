@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from lmcache_tutorial.cli.app import app
 from lmcache_tutorial.lessons.exercises import FOLDER, find_exercise
 from lmcache_tutorial.lessons.learned import Learned, note_learned, read_learned
+from lmcache_tutorial.tests.test_process import default_signals
 from lmcache_tutorial.workbench.learn import listing, saves
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +51,7 @@ class Terminal:
             stdout=pipe,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=default_signals,
         )
         self._lines = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()

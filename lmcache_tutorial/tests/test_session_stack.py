@@ -11,6 +11,7 @@ import pytest
 from lmcache_tutorial.tests.stand_in import serving
 from lmcache_tutorial.tests.test_attach import WORD
 
+pytestmark = pytest.mark.xdist_group("session stack")  # one worker: its lessons run once
 ROOT = Path(__file__).parents[2]
 COUNTED = ("reuses every whole block", "hit rate is above")
 

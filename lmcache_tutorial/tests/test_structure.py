@@ -149,6 +149,13 @@ def test_a_function_is_read_at_once():
                 assert lines_without_docstring(node) <= LONGEST_FUNCTION, f"{path}: {node.name}"
 
 
+@pytest.mark.xdist_group("one")
+def test_tests_of_a_group_share_a_worker(request):
+    """With pytest 9.2 pytest-xdist 3.8.0 forgot its groups, and each worker built the wheel again."""
+    if hasattr(request.config, "workerinput"):
+        assert request.node.nodeid.endswith("@one")
+
+
 def collected(*arguments: str) -> list[str]:
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
