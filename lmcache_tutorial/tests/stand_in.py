@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 BLOCK = 4
+TOGETHER_LIMIT_S = 20.0
 LOCK = threading.Lock()
 
 
@@ -18,10 +19,11 @@ class StandIn:
     """How the server behaves, and what it was asked.
 
     ``reuses`` nothing of a prompt, or whole blocks; ``token_s`` is what computing one takes, and ``delay_s``
-    what every answer takes besides [s]. ``wrong`` gives another answer where something was reused, as another
-    model's KV would. ``word`` is what it takes for a token, ``context`` the longest prompt that it says that
-    it takes; ``looks_up`` makes it an LMCache too, which counts what is looked up. ``tells_own`` adds what
-    vLLM tells of a request: its own times, and the ids of its answer.
+    what every answer takes besides [s]. No request is answered before ``together`` of them were under way at
+    the same time, or ``TOGETHER_LIMIT_S`` have passed. ``wrong`` gives another answer where something was
+    reused, as another model's KV would. ``word`` is what it takes for a token, ``context`` the longest prompt
+    that it says that it takes; ``looks_up`` makes it an LMCache too, which counts what is looked up.
+    ``tells_own`` adds what vLLM tells of a request: its own times, and the ids of its answer.
     """
 
     honours_salts: bool = True
@@ -38,6 +40,7 @@ class StandIn:
     key: str = ""
     token_s: float = 0.0004
     delay_s: float = 0.0
+    together: int = 1
     asked: list = field(default_factory=list)
     under_way: int = 0
     most_at_once: int = 0
@@ -72,6 +75,9 @@ class StandIn:
         with LOCK:
             self.under_way += 1
             self.most_at_once = max(self.most_at_once, self.under_way)
+        deadline = time.monotonic() + TOGETHER_LIMIT_S
+        while self.most_at_once < self.together and time.monotonic() < deadline:
+            time.sleep(0.01)
         try:
             yield
         finally:

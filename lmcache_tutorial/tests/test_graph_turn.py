@@ -111,9 +111,10 @@ def test_awaited_calls_are_under_way_at_the_same_time():
             asked = [awaited.post(f"{url}/v1/chat/completions", json=body) for _ in range(AT_ONCE)]
             return {answer.status_code for answer in await asyncio.gather(*asked)}
 
-    with serving(delay_s=1.0) as server:
+    with serving() as server:
         found = find_deployment(client_for(server.url), None)
         with RecordedClient(found, found.namespace()) as client:
+            server.together = AT_ONCE
             assert asyncio.run(all_of(client, server.url)) == {200}
             assert len(client.recorder.calls) == AT_ONCE
             assert server.most_at_once == AT_ONCE

@@ -19,6 +19,7 @@ from lmcache_tutorial.lessons.questions import questions_of
 from lmcache_tutorial.plugin.predicting import Terminal, interview, somebody
 from lmcache_tutorial.report.results import schema
 from lmcache_tutorial.tests.test_plugin import HEADER
+from lmcache_tutorial.tests.test_process import default_signals
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 120
@@ -77,7 +78,13 @@ def on_a_terminal(command, folder, *steps):
     ours, theirs = pty.openpty()
     controlled = [sys.executable, "-c", CONTROLLED, *command]
     process = subprocess.Popen(
-        controlled, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        controlled,
+        cwd=folder,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=default_signals,
     )
     os.close(theirs)
     decode = codecs.getincrementaldecoder("utf-8")().decode
