@@ -92,13 +92,12 @@ PROFILES: Mapping[str, Profile] = {
             ),
             engines=(EngineConfig(arguments=("--enforce-eager",)),),
         ),
-        # A cold long prompt takes two to four seconds. Rates are those of a prompt of 512 tokens; one of
-        # 3,600 takes up to a third longer than they say, since attention grows with the prompt.
+        # A cold long prompt takes one and a half to four seconds. Rates are those of a prompt of 512 tokens;
+        # one of 3,600 takes up to a third longer than they say, since attention grows with the prompt.
         classes=(
             _size_class(0, long=600),
             _size_class(300, long=1200),
-            _size_class(600, long=1800),
-            _size_class(800, long=2400),
+            _size_class(800, long=1800),
             _size_class(1200, long=3600),
         ),
         warm_up_tokens=512,
@@ -144,7 +143,7 @@ PROFILES: Mapping[str, Profile] = {
     ),
 }
 
-# A deployment may be of any speed: again a cold long prompt takes two to four seconds.
+# A deployment may be of any speed: again a cold long prompt takes some seconds.
 DEPLOYMENT_CLASSES = (
     *PROFILES["cpu"].classes,
     _size_class(4_000, long=9_600),

@@ -45,7 +45,7 @@ def classes_within(
 
     >>> from lmcache_tutorial.settings.profiles import DEPLOYMENT_CLASSES
     >>> [one.sizes.long for one in classes_within(DEPLOYMENT_CLASSES, 64, 4096)]
-    [1200, 1800, 2400]
+    [1200, 1800]
     >>> classes_within(DEPLOYMENT_CLASSES, 256, 4096)
     ()
     """

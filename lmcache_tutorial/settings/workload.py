@@ -40,9 +40,9 @@ def fit(classes: Sequence[SizeClass], prefill_tokens_s: float, last: int | None 
 
     >>> from lmcache_tutorial.settings.profiles import PROFILES
     >>> classes = PROFILES["cpu"].classes
-    >>> [fit(classes, rate).sizes.long for rate in (550.0, 620.0)]
+    >>> [fit(classes, rate).sizes.long for rate in (780.0, 820.0)]
     [1200, 1800]
-    >>> fit(classes, 620.0, last=1200).sizes.long
+    >>> fit(classes, 820.0, last=1200).sizes.long
     1200
     """
     if not prefill_tokens_s > 0:

@@ -25,7 +25,7 @@ def test_a_faster_machine_never_gets_shorter_documents(one, other):
 
 
 @given(st.floats(160, 2_300))
-def test_a_cold_long_prompt_takes_two_to_four_seconds(rate):
+def test_a_cold_long_prompt_takes_one_and_a_half_to_four_seconds(rate):
     seconds = fit(CLASSES, rate).sizes.long / rate
     assert 1.5 <= seconds <= 4.0  # 3,600 tokens take up to a third longer than the warm-up's rate says
 
@@ -88,7 +88,7 @@ def test_a_damaged_memory_is_no_memory(tmp_path, text):
 def test_where_nothing_was_measured_the_format_tells_what_to_expect():
     assert expected(CLASSES, None, "bfloat16").long == 3600
     assert expected(CLASSES, None, "float32").long == 600
-    assert expected(CLASSES, 2400, "float32").long == 2400
+    assert expected(CLASSES, 1800, "float32").long == 1800
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
