@@ -345,7 +345,8 @@ def _check_asked(lmcache: Cache, before: int, prompt_tokens: int) -> None:
             raise DeploymentError(
                 f"the engine does not ask the LMCache at {lmcache.url}: a prompt of {prompt_tokens:,} tokens "
                 f"was sent, and it counted {asked:,}.\n"
-                "To fix: start the engine with --kv-transfer-config for this LMCache, or name another one"
+                "To fix: start the engine with --kv-transfer-config for this LMCache, or name another one; "
+                "an LMCache with --otlp-endpoint has no counters at that address: start it without"
             )
         time.sleep(0.1)
 
