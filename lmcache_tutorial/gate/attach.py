@@ -27,7 +27,8 @@ from ..settings.workload import Memory, Workload, fit
 from ..stack.found import FoundStack, lacking
 from ..stack.stack import CHARACTERS_A_TOKEN, WARM_UP, Progress
 from ..traces.look_ups import LookUps
-from .deployment import Deployment, Namespace, api_key
+from .deployment import Deployment, api_key
+from .namespace import Namespace
 
 CHAT = "v1/chat/completions"
 WARM_UP_TOKENS = (512, 4096)  # the second where the first came too soon to tell how fast a prefill is

@@ -21,6 +21,7 @@ from ..prompts.prompts_file import Prompt
 from ..servers.lmcache import Cache
 from ..settings.connections import CONNECTIONS
 from ..settings.topology import CacheConfig
+from .namespace import Namespace
 
 KEYS = ("LMCACHE_TUTORIAL_API_KEY", "OPENAI_API_KEY")  # the first of these variables that is set
 PROBE_NUMBERS = 150  # a prompt of 450 to 1,000 tokens: more than a chunk of LMCache
@@ -42,29 +43,6 @@ RESET_LIMIT_S = 30.0  # an engine refuses while a store holds blocks
 
 class DeploymentError(RuntimeError):
     """A deployment that cannot be judged; the message says what was seen and what to do."""
-
-
-@dataclass(frozen=True)
-class Namespace:
-    """What keeps the KV of some requests apart from all others: a salt, or a nonce in front of the prompt.
-
-    Within it requests that have salts of their own stay apart from each other.
-    """
-
-    salt: str = ""
-    nonce: str = ""
-
-    def put(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Put a request's body into the namespace."""
-        body = dict(request)
-        if salt := " ".join(filter(None, [self.salt, body.pop("cache_salt", None)])):
-            body["cache_salt"] = salt
-        if self.nonce and "messages" in body:
-            first, *others = body["messages"]
-            body["messages"] = [{**first, "content": _before(self.nonce, first.get("content"))}, *others]
-        elif self.nonce and isinstance(body.get("prompt"), str):  # token ids have no place for a text
-            body["prompt"] = f"{self.nonce}\n{body['prompt']}"
-        return body
 
 
 @dataclass(frozen=True)
@@ -195,12 +173,10 @@ def find_deployment(
     """
     card = _served(client, model)
     named = str(card["id"])
-    chunk_tokens, asked = (
-        (_chunk_tokens(lmcache), lmcache.counters().lookup_requested) if lmcache else (None, 0)
-    )
+    chunk_tokens, before = (_chunk_tokens(lmcache), _Work.of(lmcache)) if lmcache else (None, None)
     probe = _Probe(client, named)
-    if lmcache:
-        _check_asked(lmcache, asked, probe.prompt_tokens)
+    if lmcache and before:
+        _check_asked(lmcache, before, probe.prompt_tokens)
     found = Deployment(
         client,
         named,
@@ -337,16 +313,43 @@ def _chunk_tokens(lmcache: Cache) -> int:
         ) from None
 
 
-def _check_asked(lmcache: Cache, before: int, prompt_tokens: int) -> None:
+@dataclass(frozen=True)
+class _Work:
+    """What an LMCache server says of its work.
+
+    ``looked_up`` [tokens] is ``None`` where its page has no counter of LMCache's: with ``--otlp-endpoint`` it
+    sends them there instead. ``held`` then counts the objects in its memory.
+    """
+
+    looked_up: int | None
+    held: int
+
+    @classmethod
+    def of(cls, lmcache: Cache) -> _Work:
+        counters = lmcache.counters()
+        return cls(counters.lookup_requested, 0) if counters.told else cls(None, lmcache.held_objects)
+
+    def follows(self, before: _Work, prompt_tokens: int) -> bool:
+        """Tell whether a prompt was looked up since, or stored where look-ups are not told."""
+        if self.looked_up is None:
+            return self.held != before.held
+        return self.looked_up - (before.looked_up or 0) >= prompt_tokens
+
+
+def _check_asked(lmcache: Cache, before: _Work, prompt_tokens: int) -> None:
     """Check that an LMCache server was asked about a prompt; others may have asked it too."""
     deadline = time.monotonic() + COUNTED_LIMIT_S
-    while (asked := lmcache.counters().lookup_requested - before) < prompt_tokens:
+    while not (now := _Work.of(lmcache)).follows(before, prompt_tokens):
         if time.monotonic() > deadline:
+            seen = (
+                f"it counted {now.looked_up - (before.looked_up or 0):,}"
+                if now.looked_up is not None
+                else "it has stored nothing (it sends its counters elsewhere, to an --otlp-endpoint)"
+            )
             raise DeploymentError(
                 f"the engine does not ask the LMCache at {lmcache.url}: a prompt of {prompt_tokens:,} tokens "
-                f"was sent, and it counted {asked:,}.\n"
-                "To fix: start the engine with --kv-transfer-config for this LMCache, or name another one; "
-                "an LMCache with --otlp-endpoint has no counters at that address: start it without"
+                f"was sent, and {seen}.\n"
+                "To fix: start the engine with --kv-transfer-config for this LMCache, or name another one"
             )
         time.sleep(0.1)
 
@@ -376,12 +379,3 @@ def _asked(model: str, prompt: Prompt) -> dict[str, Any]:
     if prompt.is_chat:
         return {**wanted, "logprobs": True, "top_logprobs": CANDIDATES}
     return {**wanted, "logprobs": CANDIDATES}
-
-
-def _before(nonce: str, content: Any) -> Any:
-    """Put a nonce in front of a message's content, which is a text or a list of parts."""
-    if isinstance(content, list):
-        return [{"type": "text", "text": nonce}, *content]
-    if isinstance(content, Mapping):
-        return content
-    return f"{nonce}\n{content or ''}"

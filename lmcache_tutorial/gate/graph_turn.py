@@ -13,8 +13,9 @@ from ..asking.recorder import ModelCall, Recorder
 from ..prompts.prompts_file import Prompt, kept
 from ..quantities.formats import percent
 from ..settings.shown import shown
-from .deployment import Deployment, Namespace
+from .deployment import Deployment
 from .judge_group import parting
+from .namespace import Namespace
 from .prompt_group import Forerunner, forerunner, reusable
 
 CALL_LIMIT_S = 300.0  # without a byte: an agent's longest prompt, cold, on a slow machine

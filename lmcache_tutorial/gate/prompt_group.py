@@ -22,7 +22,8 @@ from ..quantities.predict import (
 )
 from ..quantities.records import Interval
 from ..quantities.statistics import ttft_drop
-from .deployment import Deployment, DeploymentError, Namespace
+from .deployment import Deployment, DeploymentError
+from .namespace import Namespace
 
 ROUNDS = 7  # of a claim of an effect, as in the lessons
 HIT_ROUNDS = 2  # where times are not judged: one with cold first, one with warm first

@@ -38,6 +38,8 @@ class CacheCounters:
 
     A look-up counts the whole prompt, also what the engine holds itself. ``absent`` names counters that are
     not on its page: it shows one only after it has counted something, so at its start all are absent, and 0.
+    ``told`` is false where the page has nothing of LMCache's at all: with ``--otlp-endpoint`` LMCache 0.5.6
+    sends its counters there, and no page has them.
     """
 
     lookup_requested: int = 0
@@ -45,6 +47,7 @@ class CacheCounters:
     lookup_hit_l2: int = 0
     stored_chunks: int = 0
     absent: tuple[str, ...] = ()
+    told: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +157,7 @@ def cache_counters(text: str) -> CacheCounters:
         lookup_hit_l2=int(_total(samples, "lmcache_mp_lookup_hit_l2_tokens_total")),
         stored_chunks=int(_total(samples, STORED)),
         absent=tuple(name for name in (LOOKED_UP, STORED) if name not in names),
+        told=any(name.startswith("lmcache") for name in names),
     )
 
 

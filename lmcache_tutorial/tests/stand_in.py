@@ -22,7 +22,8 @@ class StandIn:
     what every answer takes besides [s]. No request is answered before ``together`` of them were under way at
     the same time, or ``TOGETHER_LIMIT_S`` have passed. ``wrong`` gives another answer where something was
     reused, as another model's KV would. ``word`` is what it takes for a token, ``context`` the longest prompt
-    that it says that it takes; ``looks_up`` makes it an LMCache too, which counts what is looked up.
+    that it says that it takes; ``looks_up`` makes it an LMCache too, which counts what is looked up, on its
+    page unless it ``counts_elsewhere``.
     ``tells_own`` adds what vLLM tells of a request: its own times, and the ids of its answer.
     """
 
@@ -34,6 +35,7 @@ class StandIn:
     word: str = r"\S+"
     context: int | None = None
     looks_up: bool = False
+    counts_elsewhere: bool = False
     tells_own: bool = False
     may_reset: bool = False
     resets: int = 0
@@ -130,10 +132,15 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         told = {"max_model_len": self.stand_in.context} if self.stand_in.context else {}
         looked_up = sum(len(self.stand_in.ids(one)) for one in self.stand_in.asked)
-        counted = f"lmcache_mp_lookup_requested_tokens_total {looked_up}\n" if self.stand_in.looks_up else ""
+        counted = "" if self.stand_in.counts_elsewhere else "lmcache_mp_active_prefetch_jobs 0.0\n"
+        if counted and self.stand_in.looks_up:
+            counted += f"lmcache_mp_lookup_requested_tokens_total {looked_up}\n"
+        held = len(self.stand_in.kept) if self.stand_in.looks_up else 0
         pages = {
             "/v1/models": json.dumps({"data": [{"id": "small", **told}, {"id": "large", **told}]}),
-            "/status": json.dumps({"chunk_size": 2 * BLOCK}),  # as LMCache's HTTP side; nobody asks it
+            "/status": json.dumps(  # as LMCache's HTTP side
+                {"chunk_size": 2 * BLOCK, "storage_manager": {"l1_manager": {"total_object_count": held}}}
+            ),
             "/version": json.dumps({"version": "0.32.0"}),
             "/metrics": f'vllm:cache_config_info{{block_size="{BLOCK}",engine="0"}} 1.0\n{counted}',
         }

@@ -106,6 +106,17 @@ def test_an_lmcache_that_is_not_there_or_not_asked_is_told(monkeypatch):
             find_deployment(client, None, lmcache_at(server.url))
 
 
+def test_an_lmcache_that_sends_its_counters_elsewhere_is_known_by_what_it_stores(monkeypatch):
+    monkeypatch.setattr(module, "COUNTED_LIMIT_S", 0.3)
+    with serving(token_s=0, looks_up=True, counts_elsewhere=True) as server:
+        assert find_deployment(client_for(server.url), None, lmcache_at(server.url)).chunk_tokens
+    with (
+        serving(token_s=0, counts_elsewhere=True) as server,
+        pytest.raises(DeploymentError, match=r"does not ask the LMCache at .* stored nothing \(it sends"),
+    ):
+        find_deployment(client_for(server.url), None, lmcache_at(server.url))
+
+
 def test_a_group_for_lmcache_needs_one_and_leave_to_empty_the_engines_cache(found):
     deployment, _ = found()
     group = PromptGroup("g", (PROMPT,), GroupBars(served_by="lmcache"))
