@@ -34,7 +34,7 @@ from lmcache_tutorial.lessons.progress import Progress
 from lmcache_tutorial.prompts.documents import Document, Read, fresh
 from lmcache_tutorial.quantities.break_even import break_even_bytes_s, break_even_tokens
 from lmcache_tutorial.quantities.memories import GIB
-from lmcache_tutorial.quantities.statistics import ratio_of_medians
+from lmcache_tutorial.quantities.statistics import median_ratio, ratio_of_medians
 from lmcache_tutorial.report.results import Chart, LessonReport
 from lmcache_tutorial.settings.profiles import LessonSizes
 from lmcache_tutorial.settings.topology import StackConfig, TierConfig
@@ -190,7 +190,7 @@ def test_lesson8_storing_costs_no_more_than_the_predicted_load(
     storing: Storing, lengths: Lengths, report: LessonReport
 ) -> None:
     report.rounds("Cold TTFT", storing.arms)
-    predicted, cost = cost_of_storing(lengths), ratio_of_medians(*reversed(storing.arms.values()))
+    predicted, cost = cost_of_storing(lengths), median_ratio(*reversed(storing.arms.values()))
     report.rounds("Stored over not stored", {"at most": [predicted], "found": [cost.value]}, unit="times")
     assert storing.kept["not stored"] == 0 < storing.kept["stored"]
     assert not lies_above(cost, predicted + MORE, scatter=storing.arms["not stored"])

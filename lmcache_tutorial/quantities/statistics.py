@@ -92,13 +92,23 @@ def ratio_of_medians(numerator: Sequence[float], denominator: Sequence[float]) -
     >>> ratio_of_medians([1.0, 1.1, 0.9], [2.0, 2.0, 2.0])
     Interval(value=0.5, low=0.45, high=0.55)
     """
-    rounds = len(numerator)
-    if rounds != len(denominator) or rounds < 3:
-        raise ValueError(f"paired rounds, three or more, are needed; got {rounds} and {len(denominator)}")
-    if not all(isfinite(value) and value > 0 for value in (*numerator, *denominator)):
-        raise ValueError("every round must hold a positive, finite measurement")
+    rounds = _check_paired(numerator, denominator)
     low, high = _bootstrap(rounds, lambda draw: _median_of(numerator, draw) / _median_of(denominator, draw))
     return Interval(median(numerator) / median(denominator), low, high)
+
+
+def median_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Interval:
+    """Compare paired rounds: the median of the rounds' own ratios, with a 95 % interval as above.
+
+    A machine that runs slower for some of the rounds slows both arms of each, and leaves their ratio alone.
+    So a small effect can be told where :func:`ratio_of_medians` sees the machine's change of speed.
+
+    >>> median_ratio([1.0, 2.0, 4.2], [1.0, 2.0, 4.0])
+    Interval(value=1.0, low=1.0, high=1.05)
+    """
+    _check_paired(numerator, denominator)
+    ratios = [one / other for one, other in zip(numerator, denominator, strict=True)]
+    return Interval(median(ratios), *_bootstrap(len(ratios), lambda draw: _median_of(ratios, draw)))
 
 
 def ratio_unpaired(numerator: Sequence[float], denominator: Sequence[float]) -> Interval:
@@ -142,6 +152,16 @@ def _draws(rounds: int) -> tuple[Draw, ...]:
     """Draw the rounds of every resample; the same for every quantity of as many rounds, since the seed is."""
     drawn = Random(SEED).choices(range(rounds), k=rounds * RESAMPLES)
     return tuple(tuple(drawn[at : at + rounds]) for at in range(0, len(drawn), rounds))
+
+
+def _check_paired(numerator: Sequence[float], denominator: Sequence[float]) -> int:
+    """Return how many rounds there are, of which ratios can be formed."""
+    rounds = len(numerator)
+    if rounds != len(denominator) or rounds < 3:
+        raise ValueError(f"paired rounds, three or more, are needed; got {rounds} and {len(denominator)}")
+    if not all(isfinite(value) and value > 0 for value in (*numerator, *denominator)):
+        raise ValueError("every round must hold a positive, finite measurement")
+    return rounds
 
 
 def _median_of(values: Sequence[float], draw: Draw) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
-BY_SOURCE = "vllm:prompt_tokens_by_source_total"
+BY_SOURCE, TTFT = "vllm:prompt_tokens_by_source_total", "vllm:time_to_first_token_seconds"
 LOOKED_UP = "lmcache_mp_lookup_requested_tokens_total"
 STORED = "lmcache_mp_l1_write_chunks_total"
 HIT_L1, HIT_ALL = "lmcache_mp_lookup_hit_l1_tokens_total", "lmcache_mp_lookup_hit_tokens_total"
@@ -130,7 +130,7 @@ def engine_counters(text: str) -> EngineCounters:
     Raises:
         CountersError: the page has no prompt-token counter: another version or another program.
     """
-    samples = _samples(text)
+    samples = _samples(text, BY_SOURCE, TTFT)
     if not any(name == BY_SOURCE for name, _, _ in samples):
         raise CountersError(
             f"{BY_SOURCE} is not on the engine's /metrics page; this suite needs vLLM 0.26 or later."
@@ -139,8 +139,8 @@ def engine_counters(text: str) -> EngineCounters:
         computed=int(_total(samples, BY_SOURCE, "local_compute")),
         engine=int(_total(samples, BY_SOURCE, "local_cache_hit")),
         external=int(_total(samples, BY_SOURCE, "external_kv_transfer")),
-        ttft_sum_s=_total(samples, "vllm:time_to_first_token_seconds_sum"),
-        ttft_count=int(_total(samples, "vllm:time_to_first_token_seconds_count")),
+        ttft_sum_s=_total(samples, f"{TTFT}_sum"),
+        ttft_count=int(_total(samples, f"{TTFT}_count")),
     )
 
 
@@ -149,7 +149,7 @@ def cache_counters(text: str) -> CacheCounters:
 
     0.5.3 counts hits of all tiers together: they are taken as the memory's.
     """
-    samples = _samples(text)
+    samples = _samples(text, "lmcache_")
     names = {name for name, _, _ in samples}
     return CacheCounters(
         lookup_requested=int(_total(samples, LOOKED_UP)),
@@ -157,12 +157,14 @@ def cache_counters(text: str) -> CacheCounters:
         lookup_hit_l2=int(_total(samples, "lmcache_mp_lookup_hit_l2_tokens_total")),
         stored_chunks=int(_total(samples, STORED)),
         absent=tuple(name for name in (LOOKED_UP, STORED) if name not in names),
-        told=any(name.startswith("lmcache") for name in names),
+        told=bool(samples),
     )
 
 
-def _samples(text: str) -> Samples:
-    families = text_string_to_metric_families(text)
+def _samples(text: str, *beginnings: str) -> Samples:
+    """Parse the samples whose names begin so: an engine's page has a thousand others, and is read often."""
+    wanted = "\n".join(line for line in text.splitlines() if line.startswith(beginnings))
+    families = text_string_to_metric_families(wanted + "\n")
     return [(sample.name, sample.labels, sample.value) for family in families for sample in family.samples]
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 REQUESTS = "requests.jsonl"
 SESSIONS, TURNS = 8, 3
-SYSTEM_CHUNKS, PASTED_CHUNKS = 5, 5  # of the system prompt, and of what each question pastes
+SYSTEM_CHUNKS, PASTED_CHUNKS = 4, 3  # of the system prompt, and of what each question pastes
 ANSWER_TOKENS = 6
 QUESTION = "What is this?"
 TOOLS: tuple[dict[str, Any], ...] = tuple(
