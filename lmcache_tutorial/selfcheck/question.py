@@ -32,7 +32,11 @@ class Question:
 
 @dataclass(frozen=True)
 class Shown:
-    """What a lesson has shown, by the names that its report has. What is not there is a NotShownError."""
+    """What a lesson has shown, by the names that its report has.
+
+    What is not there is a LookupError, and so is what the run could not know: ``None`` in results.json, for
+    example whose the reused tokens were on a deployment that others use.
+    """
 
     lesson: Lesson
 
@@ -58,7 +62,8 @@ class Shown:
 
     def chart(self, name: str) -> Mapping[str, Any]:
         """Return a chart."""
-        return self._entry("charts", name=name)
+        found: Mapping[str, Any] = _known(self._entry("charts", name=name))
+        return found
 
     def row(self, chart: str, first: str) -> Mapping[str, Any]:
         """Return the row of a chart that begins with a word, by its columns."""
@@ -70,10 +75,10 @@ class Shown:
 
     def headline(self, name: str) -> Any:
         """Return a figure of the headline."""
-        try:
-            return self.lesson["headline"][name]
-        except KeyError:
-            raise NotShownError(name) from None
+        found = (self.lesson.get("headline") or {}).get(name)
+        if found is None:
+            raise NotShownError(name)
+        return _known(found)
 
     def _entry(self, part: str, **wanted: str) -> Mapping[str, Any]:
         for entry in self.lesson.get(part) or []:
@@ -84,9 +89,18 @@ class Shown:
 
     def _values(self, part: str, key: str, **wanted: str) -> Sequence[float]:
         values: Sequence[float] = self._entry(part, **wanted)[key]
-        if not values:
+        if not values or None in values:
             raise NotShownError(*wanted.values())
         return values
+
+
+def _known(figures: Any) -> Any:
+    """Leave out what the run could not know: a name without a value, a row that lacks one."""
+    if isinstance(figures, Mapping):
+        return {name: _known(one) for name, one in figures.items() if one is not None}
+    if isinstance(figures, list):
+        return [_known(one) for one in figures if not (isinstance(one, list) and None in one)]
+    return figures
 
 
 Evidence = Callable[[Shown], str]

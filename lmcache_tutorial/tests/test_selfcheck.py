@@ -112,6 +112,31 @@ def test_zeros_in_a_failed_run_break_no_answer():
         assert len(questions(nothing)) == 5
 
 
+def unknown(found):
+    """Replace each number, as a run on somebody else's deployment tells what it could not know."""
+    if isinstance(found, dict):
+        return {name: unknown(one) for name, one in found.items()}
+    if isinstance(found, list):
+        return [unknown(one) for one in found]
+    return None if isinstance(found, int | float) else found
+
+
+@pytest.mark.parametrize("name", LESSONS, ids=range(1, len(LESSONS) + 1))
+def test_what_a_run_could_not_know_breaks_no_answer(name):
+    parts = {part: unknown(LESSONS[name][part]) for part in ("headline", "charts", "predictions")}
+    measurements = {"measurements": unknown(LESSONS[name]["measurements"])}
+    for lesson in ({**LESSONS[name], **parts}, {**LESSONS[name], **parts, **measurements}):
+        assert len(questions(lesson)) == 5
+
+
+def test_whose_the_tokens_were_may_be_unknown_where_the_hit_rate_is_told():
+    lesson = copy.deepcopy(LESSONS["lesson2"])
+    lesson["headline"]["tokens"] |= {"engine": None, "lmcache_l1": None, "lmcache_l2": None, "untold": 512}
+    answers = [MISSING in one.answer for one in questions(lesson)]
+    assert any(answers)
+    assert not all(answers)
+
+
 def test_a_figure_that_is_not_there_is_no_zero():
     shown = Shown({"id": "lesson1", "measurements": [{"name": "TTFT", "arm": "cold", "values": []}]})
     for read in (
