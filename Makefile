@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '
 TORCH := torch==2.13.0+cpu
 TORCH_PAGE := https://download.pytorch.org/whl/cpu/torch/
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+PIP := PIP_NO_COMPILE=1 $(BIN)/python -m pip --disable-pip-version-check
 READY := .venv/.ready
 
 help: ## show this
@@ -26,7 +26,7 @@ setup: $(READY) ## make .venv, install, prepare the model
 
 # Every step may be cut off and run again; what is there already is not fetched twice. torch comes from a
 # wheel that pip knows, else from PyTorch's page: in a step of its own, since pip asks such a page again for
-# every package.
+# every package. Of 31,000 modules a fifth is ever imported; Python compiles each when it first is.
 $(READY): requirements-cpu.lock pyproject.toml
 	@$(or $(PYTHON),$(error set-up stopped: no Python is installed; install Python 3.11)) lmcache_tutorial/machine/checks.py
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv

@@ -137,7 +137,7 @@ def one_memory(lab: Beside, heard: Heard, read: Read, sizes: LessonSizes) -> Pai
     reconnect(lab.stack, engine=1, cache=0)
     lab.stack.empty_tiers()
     manuals = [fresh(read(LONG)) for _ in range(sizes.rounds)]
-    return [(lab.when_idle(one, QUESTION), lab.when_idle(one, QUESTION)) for one in manuals]
+    return [(lab(one, QUESTION), lab(one, QUESTION)) for one in manuals]
 
 
 # %% [markdown]

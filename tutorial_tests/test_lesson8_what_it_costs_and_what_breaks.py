@@ -182,7 +182,8 @@ def test_lesson8_where_there_is_nothing_to_reuse_lmcache_brings_nothing(
 
 # %% [markdown]
 # What does it cost to store? A store is a copy, as a load is, in the other direction. So it should cost no
-# more than a load takes; a twentieth of the prefill is allowed beyond it.
+# more than a load takes; a twentieth of the prefill is allowed beyond it. (Into memory that LMCache has used
+# before: where it writes for the first time, the system must find the memory first, and that costs more.)
 
 
 # %%
@@ -197,8 +198,7 @@ def test_lesson8_storing_costs_no_more_than_the_predicted_load(
 
 
 # %% [markdown]
-# From which length on does loading pay? Below a chunk nothing is kept. Above, the break-even decides; where
-# it is shorter than a chunk, the first whole chunk pays.
+# From which length on does loading pay? From the break-even, and not below a chunk: nothing is kept there.
 
 
 # %%

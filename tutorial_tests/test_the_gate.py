@@ -53,19 +53,20 @@ def lab(stack: Stack, open_beside: OpenBeside) -> Stack:
 class State:
     """A state of a deployment, and what the gate must say of it.
 
-    ``clock`` puts the time in front of each prompt; ``gateway`` stands before the engines. Times are judged
-    where all is well: elsewhere they would decide nothing.
+    ``clock`` puts the time in front of each prompt; ``gateway`` stands before the engines. ``times`` are
+    judged where all is well: elsewhere they would decide nothing.
     """
 
     exit_code: int
     says: str
     clock: bool = False
+    times: bool = False
     names_another_lmcache: bool = False
     gateway: Callable[[Stack], Callable[[dict[str, object]], str]] | None = None
 
 
 STATES = {
-    "healthy": State(0, "verdict: passed"),
+    "healthy": State(0, "verdict: passed", times=True),
     "LMCache absent though named": State(
         1, "the engine does not ask the LMCache at", names_another_lmcache=True
     ),
@@ -122,7 +123,7 @@ def test_the_gate_tells_the_states_of_a_deployment_apart(
 ) -> None:
     state, alone = STATES[name], traffic == "alone"
     manual = read(MANUAL if alone else LONGER)  # a warm TTFT has a stranger's share in it
-    prompts = prompts_file(manual, clock=state.clock, times=state.exit_code == 0)
+    prompts = prompts_file(manual, clock=state.clock, times=state.times)
     (tmp_path / "agent.prompts.jsonl").write_text(prompts)
     named: Cache = (stack if state.names_another_lmcache else lab).cache
     with ExitStack() as meanwhile:
@@ -142,7 +143,7 @@ def test_the_gate_tells_the_states_of_a_deployment_apart(
 def test_hits_of_lmcache_alone_are_judged_where_the_engine_may_be_emptied(
     lab: Stack, read: Read, tmp_path: Path
 ) -> None:
-    prompts = prompts_file(read(MANUAL), served_by="lmcache", exact=True)
+    prompts = prompts_file(read(MANUAL), served_by="lmcache", exact=True, times=False)
     (tmp_path / "agent.prompts.jsonl").write_text(prompts)
     named = (f"--kv-url={lab.engines[0].url}", f"--kv-lmcache-url={lab.cache.url}")
     done = run_gate(tmp_path, *named, "--kv-allow-reset")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,8 +22,6 @@ from ..stack.restart import stopped
 from ..stack.stack import Stack
 from ..traces.record import Traces
 from .reader import Reader, build_reader
-
-IDLE_AFTER_S = 1.2
 
 
 @dataclass(frozen=True)
@@ -64,15 +61,6 @@ class Beside:
     def __call__(self, manual: str, question: str, **options: Any) -> Turn:
         """Ask one question about one manual; the request carries ``extra_headers`` and ``extra_body``."""
         return self.ask(self.reader.graph, {"manual": manual, "question": question, "options": options})
-
-    def when_idle(self, manual: str, question: str, **options: Any) -> Turn:
-        """Ask when no engine looks for work: on few cores it would slow its neighbour down.
-
-        vLLM's worker goes on looking for a second after its last request, and takes a core for it
-        (0.32, ``SpinCondition``).
-        """
-        time.sleep(IDLE_AFTER_S)
-        return self(manual, question, **options)
 
     def in_turn(self, manuals: Sequence[str], question: str) -> InTurn:
         """Ask the same question about each manual, and then about each once more."""

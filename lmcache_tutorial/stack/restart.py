@@ -115,8 +115,8 @@ def reconnect(stack: Stack, engine: int, cache: int | None) -> None:
         wait_released(stack, held)
     one.restart(None if cache is None else stack.caches[cache])
     _wait_answers(stack, [one])
-    if stack.router:
-        _wait_answers(stack, [stack.router])
+    if stack.config.router:  # it would find out by itself that the engine is back, with its next checks
+        restart_router(stack, stack.config.router)
     stack.warm_up()
     stack.on_restart(stack)
 
