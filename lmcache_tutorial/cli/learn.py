@@ -12,7 +12,7 @@ from ..lessons.learned import LEARNED, Learned, note_learned, read_learned
 from ..settings.errors import ConfigError
 from ..settings.packages import need_watching
 from ..stack.kept_state import kept_servers
-from ..workbench.learn import listing, runs
+from ..workbench.learn import RUN_LIMIT_S, listing, runs
 from .printing import line, printable
 
 Number = Annotated[str, typer.Argument(help="of the exercise, such as 4.1")]
@@ -40,7 +40,12 @@ def learn(number: Watched = None, options: Options = None) -> None:
     tell(f"Exercise {number}. {exercise.title}", *told, f"Stuck?   lmcache-tutorial hint {number}")
     try:
         for took_s in runs(exercise, options or []):
-            tell(f"{took_s:.1f} s from the save to this; the next save runs it again, Ctrl-C ends it\n")
+            result = (
+                f"no result after {RUN_LIMIT_S:g} s"
+                if took_s is None
+                else f"{took_s:.1f} s from the save to this"
+            )
+            tell(f"{result}; the next save runs it again, Ctrl-C ends it\n")
     except KeyboardInterrupt:
         tell("\nended; a kept stack goes on running (lmcache-tutorial status, lmcache-tutorial down)")
 

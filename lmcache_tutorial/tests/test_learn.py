@@ -1,6 +1,7 @@
 """``learn``: the list, and an exercise that is run at each save, in a process as its reader has it."""
 
 import json
+import multiprocessing
 import os
 import queue
 import signal
@@ -17,7 +18,8 @@ from lmcache_tutorial.cli.app import app
 from lmcache_tutorial.lessons.exercises import FOLDER, find_exercise
 from lmcache_tutorial.lessons.learned import Learned, note_learned, read_learned
 from lmcache_tutorial.tests.test_process import default_signals
-from lmcache_tutorial.workbench.learn import listing, saves
+from lmcache_tutorial.workbench import learn
+from lmcache_tutorial.workbench.learn import listing, runs, saves
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 120
@@ -99,6 +101,17 @@ def test_each_save_is_followed_by_its_result_and_an_interrupt_ends_it(exercise, 
     terminal.interrupt()
     assert "a kept stack goes on running" in terminal.until("ended;")
     assert terminal.process.wait(LIMIT_S) == 0
+
+
+def test_a_run_that_hangs_is_ended_and_the_watch_goes_on(exercise, monkeypatch):
+    monkeypatch.setattr(learn, "RUN_LIMIT_S", 0.0)
+    took = runs(exercise, [])
+    assert next(took) is None
+    assert multiprocessing.active_children() == []
+    monkeypatch.setattr(learn, "RUN_LIMIT_S", 60.0)
+    exercise.path.write_text(exercise.text(solved=True))
+    assert next(took) > 0
+    took.close()
 
 
 def test_the_list_tells_what_is_done(exercise):

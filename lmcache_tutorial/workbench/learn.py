@@ -32,6 +32,7 @@ PRELOADED = (
 # A failure is told by its message alone; what the exercise prints stands above it.
 TOLD = ("-q", "-s", "-rN", "--tb=line", "--assert=plain", "--color=no", "--no-header", "--disable-warnings")
 ALONE = ("-p", "no:cacheprovider", "-p", "no:langsmith_plugin", "-p", "no:hypothesispytest", "-p", "no:anyio")
+RUN_LIMIT_S = 600.0  # an exercise, and the first time the start of its stack: three minutes on a GPU
 LOOKED_EVERY_MS = 500  # at the file itself, too: some file systems tell of no change
 NOT_YET = "-"
 
@@ -76,7 +77,7 @@ def lesson_outcomes(root: Path) -> dict[str, str]:
         return {}
 
 
-def runs(exercise: Exercise, options: Sequence[str]) -> Iterator[float]:
+def runs(exercise: Exercise, options: Sequence[str]) -> Iterator[float | None]:
     """Run an exercise now and after each save of its file; what it prints goes to the terminal.
 
     A stack is started for the first run that needs one, and kept; the others reuse it.
@@ -86,7 +87,8 @@ def runs(exercise: Exercise, options: Sequence[str]) -> Iterator[float]:
         options: further ones of pytest.
 
     Yields:
-        How long after the save the result was there [s].
+        How long after the save the result was there [s]; ``None`` where the run had to be ended after
+        ``RUN_LIMIT_S``.
 
     Raises:
         KeyboardInterrupt: a run was interrupted, and has ended.
@@ -98,13 +100,13 @@ def runs(exercise: Exercise, options: Sequence[str]) -> Iterator[float]:
         run = processes.Process(target=_pytest, args=(arguments,))
         run.start()
         try:
-            run.join()
-        except BaseException:
-            run.terminate()
-            run.join(END_LIMIT_S)
-            run.kill()
-            raise
-        yield time.time() - saved_at
+            run.join(RUN_LIMIT_S)
+        finally:
+            if hung := run.is_alive():  # or it was interrupted
+                run.terminate()
+                run.join(END_LIMIT_S)
+                run.kill()
+        yield None if hung else time.time() - saved_at
 
 
 def saves(path: Path) -> Iterator[float]:
