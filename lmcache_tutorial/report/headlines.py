@@ -80,12 +80,9 @@ def _run(file: Path, folder: Path) -> str:
     run = json.loads(file.read_text())
     environment, lessons = run["environment"], run["lessons"]
     weights = f" with {RANDOM_WEIGHTS}" if environment["weights"] == "random" else ""
-    packages = environment["packages"]
-    engine = next(name for name in packages if name.startswith("vllm"))
-    versions = f"{engine} {packages[engine]}, lmcache {packages['lmcache']}"
     lines = [
         f"**{environment['hardware']}** ({machine_words(environment)}): {environment['model']}{weights}. "
-        f"{versions}; {seconds(run['duration_s'])}, "
+        f"{_versions(environment)}; {seconds(run['duration_s'])}, "
         f"[{run['verdict']}]({folder / 'index.html'}) ([results.json]({folder / 'results.json'})).",
         "",
         "| lesson | outcome | hit rate | served by | TTFT drop | 95 % interval | time |",
@@ -96,6 +93,16 @@ def _run(file: Path, folder: Path) -> str:
     if peers.is_file():
         lines += ["", *_peers(json.loads(peers.read_text()), folder)]
     return "\n".join(lines)
+
+
+def _versions(environment: Mapping[str, Any]) -> str:
+    """Say which versions served; a deployment tells its engine's, or none."""
+    if deployments := environment.get("deployments"):
+        told = [f"vllm {one['engine_version']}" for one in deployments if one["engine_version"]]
+        return ", ".join(dict.fromkeys(told)) or "of versions that it does not tell"
+    packages = environment["packages"]
+    engine = next(name for name in packages if name.startswith("vllm"))
+    return f"{engine} {packages[engine]}, lmcache {packages['lmcache']}"
 
 
 def _lesson(lesson: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Lessons on a deployment, as its reader runs them: on a stand-in that keeps prefixes."""
 
+import copy
 import json
 import os
 import subprocess
@@ -8,11 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from lmcache_tutorial.quantities.records import TokenSources
+from lmcache_tutorial.quantities.sources import told
+from lmcache_tutorial.report.compared import render_compared
+from lmcache_tutorial.report.headlines import headlines
+from lmcache_tutorial.report.page import write_report
+from lmcache_tutorial.report.runs import read_run
 from lmcache_tutorial.tests.stand_in import serving
 from lmcache_tutorial.tests.test_attach import WORD
 
 pytestmark = pytest.mark.xdist_group("session stack")  # one worker: its lessons run once
 ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "reports" / "reference" / "cpu-avx512-smollm2-135m"
 COUNTED = ("reuses every whole block", "hit rate is above")
 
 
@@ -76,6 +84,21 @@ def test_the_report_says_what_was_asked_and_does_not_say_what_nobody_knows(asked
     (head,) = [one["headline"] for one in document["lessons"] if one["id"] == "lesson2"]
     assert head["hit_rate"] > 0.9
     assert all("a key of its own" not in path.read_text() for path in folder.rglob("*") if path.is_file())
+
+
+def test_its_pages_are_made_where_nobody_knows_whose_the_tokens_were(asked, tmp_path):
+    _, done, document, _ = asked
+    assert "Traceback" not in done.stdout + done.stderr
+    unknown = copy.deepcopy(document)
+    (lesson,) = [one for one in unknown["lessons"] if one["id"] == "lesson2"]
+    lesson["headline"]["tokens"] = told(TokenSources(7, 0, 0, 0, untold=512))
+    (tmp_path / "results.json").write_text(json.dumps(unknown))
+    write_report(unknown, tmp_path / "index.html")
+    assert "not told by whom" in (tmp_path / "index.html").read_text()
+    assert "not told by whom" in render_compared([read_run(tmp_path), read_run(REFERENCE)])
+    text = headlines([tmp_path / "results.json"], tmp_path / "README.md")
+    assert "not told by whom" in text
+    assert "vllm 0.32.0; " in text
 
 
 def test_a_deployment_without_room_for_a_lesson_skips_them_all_and_that_counts_where_all_is_required(
