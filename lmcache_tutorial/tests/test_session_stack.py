@@ -14,7 +14,7 @@ from lmcache_tutorial.quantities.sources import told
 from lmcache_tutorial.report.compared import render_compared
 from lmcache_tutorial.report.headlines import headlines
 from lmcache_tutorial.report.page import write_report
-from lmcache_tutorial.report.runs import read_run
+from lmcache_tutorial.report.runs import NamedRun, read_run
 from lmcache_tutorial.tests.stand_in import serving
 from lmcache_tutorial.tests.test_attach import WORD
 
@@ -95,7 +95,8 @@ def test_its_pages_are_made_where_nobody_knows_whose_the_tokens_were(asked, tmp_
     (tmp_path / "results.json").write_text(json.dumps(unknown))
     write_report(unknown, tmp_path / "index.html")
     assert "not told by whom" in (tmp_path / "index.html").read_text()
-    assert "not told by whom" in render_compared([read_run(tmp_path), read_run(REFERENCE)])
+    runs = [NamedRun(str(path), read_run(path)) for path in (tmp_path, REFERENCE)]
+    assert "not told by whom" in render_compared(runs)
     text = headlines([tmp_path / "results.json"], tmp_path / "README.md")
     assert "not told by whom" in text
     assert "vllm 0.32.0; " in text
