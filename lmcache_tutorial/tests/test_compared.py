@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from lmcache_tutorial.quantities.formats import percent
 from lmcache_tutorial.report.compared import Count, chapters, render_compared
 from lmcache_tutorial.report.runs import NamedRun, read_run
 from lmcache_tutorial.tests.conftest import HOSTILE
@@ -83,21 +84,25 @@ def test_a_lesson_that_one_run_lacks_says_so():
 
 def test_headlines_and_hits_stand_side_by_side():
     text = rendered(run(2), run(2, started="2026-11-28T10:00:00Z"))
-    assert text.count("98.4 %") == 4
+    head = run(2)["lessons"][0]["headline"]
+    assert text.count(percent(head["hit_rate"])) == 4
     assert text.count("engine&#39;s own cache") >= 3
-    assert "94.3 % (93.4 to 95.4)" in text
+    low, high = (f"{100 * head[end]:.1f}" for end in ("ttft_drop_low", "ttft_drop_high"))
+    assert f"{percent(head['ttft_drop'])} ({low} to {high})" in text
 
 
 def test_a_prediction_that_was_missed_is_told_beside_what_was_counted():
     missed = run(2)
-    missed["lessons"][0]["predictions"][0]["predicted"] = [2432] * 7
+    first = missed["lessons"][0]["predictions"][0]
+    measured = f"{first['measured'][0]:,} tokens"
+    first["predicted"] = [2432] * 7
     request = {"line": 3, "prompt_tokens": 9, "shared_tokens": 1, "predicted": 64}
     for one, reused in ((missed, [64, 32]), (other := run(2), [None, None])):
         one["groups"] = [{**GROUP, "requests": [{**request, "reused": reused, "segments": []}]}]
     group, lesson = chapters([missed, other])
     assert lesson.counts["Reused tokens of the second ask"] == [
-        Count("2,400 tokens", "2,432 tokens"),
-        Count("2,400 tokens"),
+        Count(measured, "2,432 tokens"),
+        Count(measured),
     ]
     assert group.counts["Reused, line 3"] == [Count("32 to 64 tokens", "64 tokens"), Count("not told")]
     assert "predicted: 2,432 tokens" in rendered(missed, other)

@@ -171,6 +171,7 @@ def test_k_selects_one_chapter_alone():
         assert chosen
         assert all(f"tutorial_tests/{path.name}::test_{word}_" in line for line in chosen)
     assert collected("tutorial_tests", "-k", word) == chosen
+    assert not [line for line in everything if "/exercises/" in line]
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=range(1, len(LESSONS) + 1))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..quantities.records import Turn
 
 REQUESTS = "requests.jsonl"
-SESSIONS, TURNS = 8, 3
+SESSIONS, TURNS = 6, 3
 SYSTEM_CHUNKS, PASTED_CHUNKS = 4, 3  # of the system prompt, and of what each question pastes
 ANSWER_TOKENS = 6
 QUESTION = "What is this?"
