@@ -182,8 +182,8 @@ def test_lesson8_where_there_is_nothing_to_reuse_lmcache_brings_nothing(
 
 # %% [markdown]
 # What does it cost to store? A store is a copy, as a load is, in the other direction. So it should cost no
-# more than a load takes; a twentieth of the prefill is allowed beyond it. (Into memory that LMCache has used
-# before: where it writes for the first time, the system must find the memory first, and that costs more.)
+# more than a load takes; a twentieth of the prefill is allowed beyond it. LMCache is emptied before
+# each round.
 
 
 # %%

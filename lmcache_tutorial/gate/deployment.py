@@ -327,7 +327,12 @@ class _Work:
     @classmethod
     def of(cls, lmcache: Cache) -> _Work:
         counters = lmcache.counters()
-        return cls(counters.lookup_requested, 0) if counters.told else cls(None, lmcache.held_objects)
+        if counters.told:
+            return cls(counters.lookup_requested, 0)
+        try:
+            return cls(None, lmcache.held_objects)
+        except (LookupError, TypeError):  # its page of another version lacks it
+            return cls(None, 0)
 
     def follows(self, before: _Work, prompt_tokens: int) -> bool:
         """Tell whether a prompt was looked up since, or stored where look-ups are not told."""

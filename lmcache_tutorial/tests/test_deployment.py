@@ -9,6 +9,7 @@ from lmcache_tutorial.gate import deployment as module
 from lmcache_tutorial.gate.deployment import DeploymentError, client_for, find_deployment, lmcache_at
 from lmcache_tutorial.gate.prompt_group import ask_group
 from lmcache_tutorial.prompts.prompts_file import GroupBars, Prompt, PromptGroup
+from lmcache_tutorial.servers.lmcache import Cache
 from lmcache_tutorial.tests.stand_in import serving
 
 PROMPT = Prompt({"messages": [{"role": "user", "content": "a long text " * 20}]}, 1)
@@ -113,6 +114,16 @@ def test_an_lmcache_that_sends_its_counters_elsewhere_is_known_by_what_it_stores
     with (
         serving(token_s=0, counts_elsewhere=True) as server,
         pytest.raises(DeploymentError, match=r"does not ask the LMCache at .* stored nothing \(it sends"),
+    ):
+        find_deployment(client_for(server.url), None, lmcache_at(server.url))
+
+
+def test_an_lmcache_that_tells_neither_is_one_clear_error(monkeypatch):
+    monkeypatch.setattr(module, "COUNTED_LIMIT_S", 0.3)
+    monkeypatch.setattr(Cache, "status", lambda self: {"chunk_size": 8})
+    with (
+        serving(token_s=0, looks_up=True, counts_elsewhere=True) as server,
+        pytest.raises(DeploymentError, match="does not ask the LMCache at"),
     ):
         find_deployment(client_for(server.url), None, lmcache_at(server.url))
 
