@@ -108,7 +108,7 @@ def ask_storing(
     """Ask about two new copies of a text a round, one with a wish to LMCache; the order alternates.
 
     LMCache is emptied before each round, so that each begins alike. Where it was not, stored prompts of 520
-    tokens once took 1.19 times as long instead of 1.03; why is not known, and it is not the first write to its
+    tokens once took 1.19 times as long, not 1.03; why is not known, and it is not the first write to its
     memory, which costs no more (1.02 by a bare client, 1.01 and 1.04 when the memory was written again).
     """
     asked, options = Storing(), {"not stored": {"extra_body": dict(wish)}, "stored": {}}
