@@ -58,9 +58,9 @@ Heard = list[tuple[dict[str, int], Turn]]  # tokens that each engine says it hol
 
 def fleet(config: StackConfig) -> StackConfig:
     """A router, two engines with an LMCache each, and a Valkey that may stand behind both."""
-    engine = replace(config.engine.one_of(2), kv_events=True)
+    first, second = config.with_engines(kv_events=True).side_by_side(2)
     cache = replace(config.cache, memory_gib=config.cache.memory_gib / 2)
-    engines, caches = (engine, replace(engine, cache=1)), (cache, cache)
+    engines, caches = (first, replace(second, cache=1)), (cache, cache)
     valkey = TierConfig("valkey", planned_gib=2 * config.cache.memory_gib)
     return replace(config, engines=engines, caches=caches, tiers=(valkey,), router=ROUND_ROBIN)
 

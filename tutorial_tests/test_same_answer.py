@@ -51,9 +51,8 @@ def tiers(key: Path) -> tuple[TierConfig, ...]:
 
 def two_engines(config: StackConfig, key: Path) -> StackConfig:
     """Two engines on one LMCache."""
-    engine = config.engine.one_of(2)
     router = RouterConfig("vllm_router", "round_robin")
-    return replace(config, engines=(engine, engine), tiers=tiers(key), router=router)
+    return replace(config, engines=config.side_by_side(2), tiers=tiers(key), router=router)
 
 
 def reused(call: Call) -> int:

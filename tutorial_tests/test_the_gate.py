@@ -35,8 +35,8 @@ STRANGERS, PAUSE_S, WORDS = 4, 1.0, 8  # clients of somebody else's, and what ea
 
 def two_models(config: StackConfig) -> StackConfig:
     """Two engines on one LMCache with a file tier; the second has other weights under the same name."""
-    engine = config.engine.one_of(2)
-    other = replace(engine, arguments=(*engine.arguments, "--load-format", "dummy"))
+    engine, second = config.side_by_side(2)
+    other = replace(second, arguments=(*second.arguments, "--load-format", "dummy"))
     files = TierConfig("file_tier", planned_gib=0.5)
     router = RouterConfig("vllm_router", "round_robin")
     config = replace(config, engines=(engine, other), tiers=(files,), router=router)

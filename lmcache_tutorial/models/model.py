@@ -75,6 +75,16 @@ class Model:
             tensor_parallel=tensor_parallel,
         )
 
+    @property
+    def context_tokens(self) -> int | None:
+        """The longest prompt with its answer that ``config.json`` names [tokens]; ``None``: it names none."""
+        try:
+            config = json.loads((self.folder / "config.json").read_text())
+            found = (config.get("text_config") or config).get("max_position_embeddings")
+        except (OSError, ValueError, AttributeError):
+            return None
+        return found if isinstance(found, int) else None
+
     def check_tensor_parallel(self, gpus: int) -> None:
         """Check that an engine can be spread over so many GPUs: each must get as many heads as the others.
 

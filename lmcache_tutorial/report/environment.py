@@ -32,8 +32,8 @@ def environment(run: RunConfig) -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             packages[name] = "not installed"
     device = f"{gpu()}; " if run.stack.profile == "gpu" else ""
-    if (gpus := run.stack.tensor_parallel) > 1:
-        device = f"{gpus} × {device}"
+    if run.stack.gpus > 1:
+        device = f"{run.stack.gpus} × {device}"
     for name in OPTIONAL:  # one that lies on PYTHONPATH has no version
         with suppress(metadata.PackageNotFoundError):
             packages[name] = metadata.version(name)
@@ -51,7 +51,7 @@ def environment(run: RunConfig) -> dict[str, Any]:
         "dtype": run.stack.dtype,
         "prefill_tokens_s": None,
         "stack": {},
-        **({"tensor_parallel": gpus} if gpus > 1 else {}),
+        **({"tensor_parallel": spread} if (spread := run.stack.tensor_parallel) > 1 else {}),
     }
 
 

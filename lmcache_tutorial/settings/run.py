@@ -19,8 +19,8 @@ from .model_option import checked_model
 from .number_format import number_format
 from .options import LMCACHE_SHARE, RunOptions, check_choices
 from .paths import user_path
-from .profiles import PROFILES, SizeClass
-from .size_classes import classes_for
+from .profiles import DEPLOYMENT_CLASSES, PROFILES, SizeClass
+from .size_classes import classes_for, classes_within
 from .topology import StackConfig
 
 SMALL_CHUNK_TOKENS = 32  # one block, for the smallest documents
@@ -46,6 +46,22 @@ class RunConfig:
     langfuse: bool = False
     url: str | None = None
 
+    def within(self, context_tokens: int) -> RunConfig | None:
+        """Shorten the engines' context to what a model takes, and the documents with it.
+
+        Args:
+            context_tokens: the longest prompt with its answer [tokens].
+
+        Returns:
+            ``None`` where a document of 16 chunks, and a conversation about it, have no room.
+        """
+        if context_tokens >= max(engine.context_tokens for engine in self.stack.engines):
+            return self
+        classes = classes_within(DEPLOYMENT_CLASSES, self.stack.cache.chunk_tokens, context_tokens)
+        if not classes:
+            return None
+        return replace(self, stack=self.stack.with_engines(context_tokens=context_tokens), classes=classes)
+
 
 def run_config(options: RunOptions, has_gpu: Callable[[], bool] | None = None) -> RunConfig:
     """Turn options into a checked configuration.
@@ -64,9 +80,9 @@ def run_config(options: RunOptions, has_gpu: Callable[[], bool] | None = None) -
     _check_peers(options, profile.stack.profile)
     dtype, reason = number_format(options.dtype, profile.stack.profile)
     reason = "" if options.url else reason
-    devices = cuda_devices if has_gpu is None else None
-    _check_tensor_parallel(options.tensor_parallel or 1, profile.stack.profile, devices)
-    settings = _settings(options, replace(profile.stack, dtype=dtype))
+    gpus = cuda_devices() if has_gpu is None and profile.stack.profile == "gpu" else 0
+    _check_tensor_parallel(options.tensor_parallel or 1, profile.stack.profile, gpus)
+    settings = _settings(options, replace(profile.stack, dtype=dtype, gpus=gpus))
     return RunConfig(
         settings,
         classes_for(profile.classes, settings.cache.chunk_tokens, settings.engine.context_tokens),
@@ -149,8 +165,8 @@ def _check_peers(options: RunOptions, profile: str) -> None:
         )
 
 
-def _check_tensor_parallel(wanted: int, profile: str, devices: Callable[[], int] | None) -> None:
-    """Check over how many GPUs an engine is to be spread; ``devices`` counts those that are here."""
+def _check_tensor_parallel(wanted: int, profile: str, here: int) -> None:
+    """Check over how many GPUs an engine is to be spread; ``here`` are so many, or 0: nobody has counted."""
     if wanted == 1:
         return
     if profile == "cpu":
@@ -160,7 +176,7 @@ def _check_tensor_parallel(wanted: int, profile: str, devices: Callable[[], int]
                 f"stack.\nTo fix: leave it out, or use {option('stack', 'gpu')} on a GPU machine"
             )
         )
-    if devices and (here := devices()) < wanted:
+    if 0 < here < wanted:
         raise ConfigError(
             lambda option: (
                 f"{option('tensor_parallel', wanted)} needs as many GPUs, and the NVIDIA driver reports "

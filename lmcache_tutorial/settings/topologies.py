@@ -15,13 +15,14 @@ def _with_files(one: StackConfig) -> StackConfig:
 
 
 def _two_engines(one: StackConfig) -> StackConfig:
-    return replace(one, engines=(one.engine, one.engine))
+    return replace(one, engines=one.side_by_side(2))
 
 
 def _two_caches(one: StackConfig) -> StackConfig:
     """Give each of two engines an LMCache server of its own, and both the same Valkey."""
     cache = replace(one.cache, tiers=(0,))
-    engines = (one.engine, replace(one.engine, cache=1))
+    first, second = one.side_by_side(2)
+    engines = (first, replace(second, cache=1))
     return replace(one, engines=engines, caches=(cache, cache), tiers=(TierConfig("valkey"),))
 
 

@@ -29,6 +29,8 @@ class EngineConfig:
     its KV blocks, whatever ``memory_gib`` has room for (one of them is the engine's own and holds nothing).
     ``tensor_parallel`` is over how many GPUs it is spread, each of which holds a part of every layer and of
     every token's KV; ``memory_gib`` is that of all of them together.
+    ``gpus`` are the places, among the GPUs that this process may use, of those that it runs on; with none
+    given it takes the first ones.
     ``prefix_cache=False`` is an engine that keeps nothing for later requests. ``kv_events`` lets it publish
     which blocks it stores and removes.
     """
@@ -45,6 +47,7 @@ class EngineConfig:
     prefix_cache: bool = True
     kv_events: bool = False
     tensor_parallel: int = 1
+    gpus: tuple[int, ...] = ()
     arguments: tuple[str, ...] = ()
 
     def one_of(self, engines: int) -> EngineConfig:
@@ -150,7 +153,8 @@ class StackConfig:
     """Everything that decides how the servers start; two equal configurations may share a stack.
 
     ``environment`` holds variables that all of its servers get. All caches have chunks of one size, for a
-    window's look-ups are counted over all of them.
+    window's look-ups are counted over all of them. ``gpus`` is how many GPUs there are for its engines, 0 on
+    a processor.
     """
 
     profile: str
@@ -162,6 +166,7 @@ class StackConfig:
     router: RouterConfig | None = None
     environment: Variables = field(default=())
     ready_timeout_s: float = 300.0
+    gpus: int = 0
 
     def __post_init__(self) -> None:
         """Check what the waiting for counters relies on, and that what an entry names is there."""
@@ -192,6 +197,30 @@ class StackConfig:
     def tensor_parallel(self) -> int:
         """Over how many GPUs each engine is spread; all engines of a stack are over as many."""
         return self.engines[0].tensor_parallel
+
+    def side_by_side(self, engines: int) -> tuple[EngineConfig, ...]:
+        """Put engines like its only one beside each other: on GPUs of their own, as far as there are enough.
+
+        Those that have to share the memory of one GPU, or of a machine without any, divide it.
+
+        Args:
+            engines: how many there are to be, 1 or more.
+
+        >>> stack = StackConfig("gpu", "m", engines=(EngineConfig(memory_gib=None),))
+        >>> for gpus in (1, 2, 3):
+        ...     both = replace(stack, gpus=gpus).side_by_side(2)
+        ...     print([(one.gpus, one.memory_gib, one.gpu_memory_share) for one in both])
+        [((), 12.0, 0.45), ((), 12.0, 0.45)]
+        [((0,), None, 0.9), ((1,), None, 0.9)]
+        [((0,), None, 0.9), ((1,), None, 0.9)]
+        """
+        each = self.tensor_parallel
+        apart = self.gpus // each  # so many can be on GPUs of their own
+        if apart < 2:
+            return (self.engine.one_of(engines),) * engines
+        one = self.engine if engines <= apart else self.engine.one_of(-(-engines // apart))
+        first = [number % apart * each for number in range(engines)]
+        return tuple(replace(one, gpus=tuple(range(place, place + each))) for place in first)
 
     def with_engines(self, **changes: Any) -> StackConfig:
         """Change every engine."""

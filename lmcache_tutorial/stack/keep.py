@@ -55,10 +55,11 @@ def open_stack(run: RunConfig, progress: Progress = print) -> Stack:
         StackError: the kept stack does not match, is in use or was written down by another version of this
             suite, or the machine lacks something.
         ServerError: a server did not start; nothing is left running.
-        ModelError: the model cannot be had.
+        ModelError: the model cannot be had, or its context is too short for a lesson.
     """
     model = prepare(run.stack.model, progress)
     model.check_tensor_parallel(run.stack.tensor_parallel)
+    run = _within_context(run, model)
     lease = lock()
     try:
         if lease is None:
@@ -82,6 +83,20 @@ def open_stack(run: RunConfig, progress: Progress = print) -> Stack:
         stack.lease = lease
         _keep_or_close(stack)
     return stack
+
+
+def _within_context(run: RunConfig, model: Model) -> RunConfig:
+    """Ask no more of a model than it takes."""
+    if not (tokens := model.context_tokens):
+        return run
+    if not (fitting := run.within(tokens)):
+        chunk = run.stack.cache.chunk_tokens
+        raise ModelError(
+            f"{model.name} takes {tokens:,} tokens, in which a document of 16 chunks of {chunk} tokens and a "
+            f"conversation about it have no room.\n"
+            f"To fix: --kv-chunk-tokens={chunk // 2}, or a model with a longer context"
+        )
+    return fitting
 
 
 def take_down(progress: Progress = print) -> None:

@@ -121,6 +121,29 @@ def reconnect(stack: Stack, engine: int, cache: int | None) -> None:
     stack.on_restart(stack)
 
 
+def spread(stack: Stack, gpus: int) -> None:
+    """Stop the only engine and start it again over another number of GPUs; LMCache keeps what it holds.
+
+    Args:
+        stack: one with a single engine, on a machine with so many GPUs.
+        gpus: over how many it is spread from now on, 1 or more.
+
+    Raises:
+        ServerError: it is not ours, did not stop or did not become ready.
+    """
+    engine = stack.engine
+    engine.process.stop()
+    for cache in stack.caches:
+        wait_released(stack, cache)
+    stack.config = stack.config.with_engines(tensor_parallel=gpus)
+    assert engine.plan
+    engine.plan = replace(engine.plan, config=stack.config, own=stack.config.engine)
+    engine.restart(engine.cache)
+    _wait_answers(stack, [engine], f" over {gpus} GPUs" if gpus > 1 else " on one GPU")
+    stack.warm_up()
+    stack.on_restart(stack)
+
+
 def start_again(stack: Stack, program: Program) -> None:
     """Start a program of a stack that has ended, as it was, and wait until it answers.
 

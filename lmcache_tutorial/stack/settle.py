@@ -22,6 +22,7 @@ class Settling:
         writing: tells whether LMCache is still writing; asked last, for it makes LMCache check its memory.
         logs: files that an error names.
         may_drop: LMCache's memory is meant to be too small: a store that finds no room is no error.
+        parts: as how many pieces LMCache stores a chunk, one from each GPU that an engine is spread over.
     """
 
     read: Callable[[], Snapshot]
@@ -29,6 +30,7 @@ class Settling:
     writing: Callable[[], bool]
     logs: Sequence[str] = ()
     may_drop: bool = False
+    parts: int = 1
 
     def counted(self, since: Snapshot, prompts: Sequence[int]) -> Snapshot:
         """Wait until calls stand in the counters of all servers; return the counters then.
@@ -85,7 +87,8 @@ class Settling:
         seen, still_since = -1, time.monotonic()
         while self.chunk:
             now = self.read()
-            expected, found = _missed(since, now) // self.chunk, now.stored_chunks - since.stored_chunks
+            expected = _missed(since, now) // self.chunk
+            found = (now.stored_chunks - since.stored_chunks) // self.parts
             if found != seen:
                 seen, still_since = found, time.monotonic()
             may_miss = now.ttft_count - since.ttft_count if now.engine > since.engine else 0

@@ -269,7 +269,8 @@ class Stack:
     @property
     def _settling(self) -> Settling:
         """How its servers are waited for, as they run now: an engine may have lost its connector."""
-        return Settling(self.snapshot, self._chunk, self._writing, self.logs, self.may_drop)
+        parts = self.config.tensor_parallel
+        return Settling(self.snapshot, self._chunk, self._writing, self.logs, self.may_drop, parts)
 
     @property
     def _chunk(self) -> int | None:
@@ -288,7 +289,8 @@ class Stack:
             CountersError: the servers did not count or store the calls.
             httpx.HTTPError: an engine did not answer.
         """
-        length = PROFILES[self.config.profile].warm_up_tokens
+        context_tokens = min(engine.context_tokens for engine in self.config.engines)
+        length = min(PROFILES[self.config.profile].warm_up_tokens, context_tokens - 1)
         took = []
         for engine in (*self.engines, *self.engines):
             prompt = self.fresh_prompt(length)

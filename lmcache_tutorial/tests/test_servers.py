@@ -13,6 +13,7 @@ from lmcache_tutorial.models.prepare import prepare
 from lmcache_tutorial.peers.catalogue import native
 from lmcache_tutorial.prompts.rendering import Renderer
 from lmcache_tutorial.quantities.predict import shared_prefix_tokens
+from lmcache_tutorial.report.environment import environment
 from lmcache_tutorial.servers import lmcache, vllm
 from lmcache_tutorial.servers.lmcache import Cache, CachePlan, cache_command
 from lmcache_tutorial.servers.process import Server, ServerError, ServerRecord
@@ -501,6 +502,59 @@ def test_over_how_many_gpus_an_engine_is_spread_is_part_of_what_a_stack_is(monke
     assert (one.tensor_parallel, two.tensor_parallel) == (1, 2)
     assert identity(one, SHAPE) != identity(two, SHAPE)
     assert run_config(RunOptions(stack="cpu", tensor_parallel=1)).stack.tensor_parallel == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "context"),
+    [
+        ({"max_position_embeddings": 8192}, 8192),
+        ({"text_config": {"max_position_embeddings": 4096}}, 4096),
+        ({}, None),
+        ([], None),
+    ],
+)
+def test_a_models_context_is_what_its_configuration_names(config, context, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert Model(tmp_path, "m", "").context_tokens == context
+
+
+def test_no_more_is_asked_of_a_model_than_it_takes():
+    run = run_config(RunOptions(stack="gpu"), lambda: True)
+    assert run.within(run.stack.engine.context_tokens) is run
+    fitting = run.within(8192)
+    assert fitting
+    assert fitting.stack.engine.context_tokens == 8192
+    assert [one.sizes.long for one in fitting.classes] == [17 * run.stack.cache.chunk_tokens]
+    assert run.within(4096) is None
+
+
+@pytest.mark.parametrize(
+    ("here", "spread", "seen"),
+    [(1, 1, [None, None]), (2, 1, ["0", "1"]), (2, 2, [None, None]), (4, 2, ["0,1", "2,3"])],
+)
+def test_each_engine_sees_gpus_of_its_own_where_there_are_enough(here, spread, seen, site, monkeypatch):
+    given = {}
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    started = staticmethod(lambda name, command, launch: given.update({name: (command, launch.env)}))
+    monkeypatch.setattr(Server, "start", started)
+    one = replace(GPU.with_engines(tensor_parallel=spread).without_caches(), gpus=here)
+    site.config = replace(one, engines=one.side_by_side(2))
+    for name, own in named(site.config):
+        vllm.launch(site, own, name)
+    (first, _), (second, _) = given.values()
+    assert [environment.get("CUDA_VISIBLE_DEVICES") for _, environment in given.values()] == seen
+    alone = seen[0] is not None
+    assert ("--kv-cache-memory-bytes" in first) is ("--kv-cache-memory-bytes" in second) is not alone
+    assert value(second, "--gpu-memory-utilization") == ("0.9" if alone else "0.45")
+
+
+def test_a_run_counts_the_gpus_that_it_may_use(monkeypatch):
+    monkeypatch.setattr(config_options, "cuda_works", lambda: True)
+    monkeypatch.setattr(config_options, "cuda_devices", lambda: 2)
+    run = run_config(RunOptions(stack="gpu"))
+    assert run.stack.gpus == 2
+    assert environment(run)["hardware"].startswith("2 × ")
+    assert run_config(RunOptions(stack="cpu")).stack.gpus == 0
 
 
 def test_further_gpus_take_of_the_machines_memory_what_further_engines_do(monkeypatch):

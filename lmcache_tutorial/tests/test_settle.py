@@ -1,5 +1,6 @@
 """Waiting for counters: what counts as settled, and what is said when it does not settle."""
 
+from dataclasses import replace
 from itertools import chain, repeat
 
 import httpx
@@ -47,6 +48,12 @@ def stored(read, writing=lambda: False, **options):
 def test_a_store_has_settled_when_every_missed_chunk_is_there(clock):
     stored(reads(now(chunks=0), now(chunks=2), now(chunks=4)))
     assert clock[0] < 0.1
+
+
+def test_a_chunk_is_stored_when_the_piece_of_every_gpu_is_there(clock):
+    read = reads(now(chunks=4), now(chunks=7), now(chunks=8))
+    replace(waiting(read), parts=2).stored(START)
+    assert clock[0] == pytest.approx(0.04)
 
 
 def test_a_chunk_that_is_still_written_is_waited_for(clock):
