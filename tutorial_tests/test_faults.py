@@ -19,7 +19,6 @@ import pytest
 from lmcache_tutorial.asking.known import QUESTIONS, KnownAnswers
 from lmcache_tutorial.asking.replies import InFlight, Question
 from lmcache_tutorial.asking.trial import (
-    FLIGHT_TOKENS,
     REACH_S,
     RECOVERY_LIMIT_S,
     Trial,
@@ -81,7 +80,7 @@ def stack_under_test(
 
 
 @pytest.fixture(scope="module")
-def known(stack_under_test: Stack, read: Read) -> KnownAnswers:
+def known(known_answers: None, stack_under_test: Stack, read: Read) -> KnownAnswers:
     """Questions whose right answer is known."""
     prompts = [Reader.messages(read(MANUAL), question) for question in QUESTIONS]
     return KnownAnswers.of(stack_under_test, prompts, wanted=2)
@@ -264,7 +263,7 @@ def test_an_engine_out_of_blocks(known: KnownAnswers, behind: Behind, faults: Fa
     with faults.row(
         "the engine out of KV blocks", under="4 requests, blocks for 2", setting="`--kv-cache-memory-bytes`"
     ) as row:
-        asked = [replace(one, answer_tokens=FLIGHT_TOKENS) for one in known.questions(4)]
+        asked = [replace(one, answer_tokens=known.flight_tokens) for one in known.questions(4)]
         flight, seen = InFlight(known.stack, asked), []
         while flight.under_way:  # each of them has a limit of its own
             seen.append(gauges(known.stack, "num_requests_waiting", "kv_cache_usage_perc"))

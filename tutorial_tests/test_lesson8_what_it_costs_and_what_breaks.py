@@ -145,7 +145,7 @@ def together(lab: Beside, slow: Lengths, texts: Texts, sizes: LessonSizes, progr
 
 
 @pytest.fixture(scope="module")
-def trials(lab: Beside, together: Rounds, texts: Texts) -> Trials:
+def trials(known_answers: None, lab: Beside, together: Rounds, texts: Texts) -> Trials:
     """The cache server killed, and paused for less and for more than a heartbeat, under four requests."""
     own = replace(lab.stack.config.cache, tiers=(), shared_memory=False, arguments=())
     restart_caches(lab.stack, own)

@@ -113,11 +113,11 @@ def bench(
     key = tmp_path_factory.mktemp("key") / "master"
     key.touch(mode=0o600)
     key.write_bytes(secrets.token_bytes(32))
-    lab = open_beside(two_engines(stack.config, key))
+    lab = open_beside(two_engines(stack.config, key)).stack  # on a GPU the session's is stopped now
     manual = read(MANUAL)
-    chunks = stack.count_tokens(manual) // stack.chunk_tokens - 1
-    manual = fresh(cut_to_chunks(stack, manual, QUESTION, chunks))
-    return Bench.of(lab.stack, Reader.messages(manual, QUESTION))
+    chunks = lab.count_tokens(manual) // lab.chunk_tokens - 1
+    manual = fresh(cut_to_chunks(lab, manual, QUESTION, chunks))
+    return Bench.of(lab, Reader.messages(manual, QUESTION))
 
 
 @pytest.fixture(scope="module", params=[FILES, SEALED], ids=KINDS[:2])

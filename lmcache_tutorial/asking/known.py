@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import cycle, islice
 from typing import Any
 
@@ -18,6 +20,7 @@ WORDS, ACTS = ("What", "Why", "How", "When", "Who"), ("say", "mean", "do", "prov
 QUESTIONS = tuple(
     f"{word} does this text {act}?" for act in ACTS for word in WORDS
 )  # of some of them it is sure
+FLIGHT_TOKENS, FLIGHT_S = 48, 1.0  # of an answer that is to be under way when something fails
 SURE = 2 * COARSE_TOLERANCE  # by how much the first token must lead the second one [nats]
 
 
@@ -62,6 +65,23 @@ class KnownAnswers:
     def ask(self, question: Question) -> Reply:
         """Ask one question where requests to the stack go."""
         return ask_bare(self.stack.url, self.stack.model.name, question)
+
+    @cached_property
+    def flight_tokens(self) -> int:
+        """How many tokens make an answer that is under way for a second, at the speed that this stack has.
+
+        They are no fewer than 48, and fit beside the prompt into the engine's context.
+
+        Raises:
+            AssertionError: no answer came.
+        """
+        (question,) = self.questions(1)
+        before = self.stack.snapshot()
+        reply = self.ask(replace(question, answer_tokens=FLIGHT_TOKENS))
+        self.stack.settle(before, [reply.answer.prompt_tokens])
+        token_s = (reply.took_s - reply.answer.ttft_s) / (FLIGHT_TOKENS - 1)
+        room = min(one.context_tokens for one in self.stack.config.engines) - reply.answer.prompt_tokens
+        return max(FLIGHT_TOKENS, min(math.ceil(FLIGHT_S / token_s), room))
 
     def keep(self, count: int) -> list[Question]:
         """Ask new questions and wait until they are stored; the engines' own caches are empty then."""

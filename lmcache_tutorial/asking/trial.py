@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..servers.process import ServerError
@@ -16,7 +15,6 @@ from .replies import InFlight, Question, Reply
 RECOVERY_LIMIT_S = 15.0  # what users may be asked to bear
 BACK_LIMIT_S = 60.0
 REACH_S = 0.3  # until requests that were sent have reached the engine
-FLIGHT_TOKENS = 48  # of an answer: what LMCache holds is loaded soon, and is still under way then
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def undergo(
         ServerError: the program did not come back, or requests had no answer, or prompts were not stored.
     """
     stack = known.stack
-    asked = _long([*known.keep(requests // 2), *known.questions(requests - requests // 2)])
+    asked = _long(known, requests) if requests else []
     flight = InFlight(stack, asked) if asked else None
     time.sleep(REACH_S if flight else 0)
     further = known.questions(2 if hold_s is None else 0)
@@ -100,9 +98,14 @@ def undergo(
     return Trial(flown, meanwhile, after, recovered_s, wrong, under_way)
 
 
-def _long(questions: Sequence[Question]) -> list[Question]:
-    """Ask for longer answers, of which only the beginning is judged."""
-    return [replace(question, answer_tokens=FLIGHT_TOKENS) for question in questions]
+def _long(known: KnownAnswers, requests: int) -> list[Question]:
+    """Make questions with answers of which only the beginning is judged: all are under way for a while.
+
+    Of half of the prompts LMCache holds the KV, which is loaded soon.
+    """
+    tokens = known.flight_tokens  # asked first: what is kept next is kept until the fault
+    asked = [*known.keep(requests // 2), *known.questions(requests - requests // 2)]
+    return [replace(question, answer_tokens=tokens) for question in asked]
 
 
 def wait_back(known: KnownAnswers) -> None:

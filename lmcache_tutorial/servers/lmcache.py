@@ -70,7 +70,7 @@ class Cache(Program):
     @property
     def chunk_tokens(self) -> int:
         """Tokens of a chunk, as the server states them."""
-        return int(self.status()["chunk_size"])
+        return self.stated_once("chunk", lambda: int(self.status()["chunk_size"]))
 
     @property
     def writing(self) -> bool:

@@ -8,7 +8,7 @@ that was kept. ``own`` is the program's entry in the topology.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -51,6 +51,20 @@ class Program(ABC):
     def __init__(self, name: str, url: str, client: httpx.Client) -> None:
         """Wrap a program that runs, or is about to."""
         self.name, self.url, self.client = name, url, client
+        self._stated: dict[str, tuple[Server, int]] = {}
+
+    def stated_once(self, what: str, ask: Callable[[], int]) -> int:
+        """Ask for what cannot change while a process of ours runs: once after each start.
+
+        It is known after the process has ended too: on a GPU it makes room for a lesson's own.
+        """
+        if self.server is None:
+            return ask()
+        of, value = self._stated.get(what, (None, 0))
+        if of is not self.server:
+            value = ask()
+            self._stated[what] = self.server, value
+        return value
 
     @property
     def process(self) -> Server:

@@ -74,6 +74,9 @@ class Engine(Program):
     @property
     def block_tokens(self) -> int:
         """Tokens of the engine's KV block, as it states them."""
+        return self.stated_once("block", self._stated_block)
+
+    def _stated_block(self) -> int:
         text = self.get("/metrics").text
         line = next(line for line in text.splitlines() if line.startswith("vllm:cache_config_info{"))
         return int(line.partition('block_size="')[2].partition('"')[0])

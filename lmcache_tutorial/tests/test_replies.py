@@ -2,11 +2,14 @@
 
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
+import httpx
 import pytest
 
+from lmcache_tutorial.asking import replies
 from lmcache_tutorial.asking.replies import InFlight, Question, ask_bare
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 4}}
@@ -56,6 +59,19 @@ def test_a_whole_answer_is_a_call_with_the_lead_of_its_token(serve):
     reply = ask_bare(url, "m", QUESTION)
     assert (reply.answer.text, reply.answer.cached_tokens, reply.answer.lead) == ("Paris", 4, 1.5)
     assert asked[0]["cache_salt"] == "ours"
+
+
+def test_what_the_client_does_before_it_sends_is_not_the_servers_time(serve, monkeypatch):
+    """Certificates are read from the disk in 30 ms, by one thread after the other."""
+    client = httpx.Client
+
+    def slow(**options):
+        time.sleep(0.3)
+        return client(**options)
+
+    monkeypatch.setattr(replies.httpx, "Client", slow)
+    reply = ask_bare(serve(200, TOKEN + END)[0], "m", QUESTION)
+    assert reply.answer.ttft_s < reply.took_s < 0.3
 
 
 @pytest.mark.parametrize(

@@ -504,6 +504,24 @@ def test_over_how_many_gpus_an_engine_is_spread_is_part_of_what_a_stack_is(monke
     assert run_config(RunOptions(stack="cpu", tensor_parallel=1)).stack.tensor_parallel == 1
 
 
+def test_what_a_server_states_is_asked_once_after_each_start_and_known_when_it_has_ended():
+    chunks = iter([256, 64])
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json={"chunk_size": next(chunks)}))
+    with httpx.Client(transport=transport) as client:
+        cache = Cache("lmcache", "http://lmcache", client, GPU.cache, 1)
+        cache.server = SimpleNamespace()
+        assert [cache.chunk_tokens, cache.chunk_tokens] == [256, 256]
+        cache.server = SimpleNamespace()
+        assert cache.chunk_tokens == 64
+        assert next(chunks, None) is None
+        assert cache.chunk_tokens == 64
+    with httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=answer))) as client:
+        found = Cache("lmcache", "http://lmcache", client, GPU.cache, 1)
+        for chunk in (32, 16):  # whose it is may start it again
+            answer = {"chunk_size": chunk}
+            assert found.chunk_tokens == chunk
+
+
 @pytest.mark.parametrize(
     ("config", "context"),
     [

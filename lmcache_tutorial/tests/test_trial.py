@@ -71,3 +71,29 @@ def test_only_prompts_of_which_the_model_is_sure_judge_others(monkeypatch):
     assert not known.is_wrong(question, Reply(call(logprob=-0.5005), "", 0.1))
     assert known.is_wrong(question, Reply(call(logprob=-0.6), "", 0.1))
     assert not known.is_wrong(question, Reply(None, "lost", 0.1))
+
+
+@pytest.mark.parametrize(
+    ("took_s", "context", "tokens"),
+    [(4.8, 8192, 48), (0.194, 8192, 500), (0.194, 310, 300)],
+    ids=["slow enough", "fast", "no room for more"],
+)
+def test_answers_that_are_under_way_when_something_fails_are_as_long_as_the_speed_asks(
+    took_s, context, tokens, monkeypatch
+):
+    asked = []
+    answer = Reply(call(), "", took_s)  # its first token came after 0.1 s, and 47 more followed
+    monkeypatch.setattr(
+        "lmcache_tutorial.asking.known.ask_bare",
+        lambda url, model, question: asked.append(question.answer_tokens) or answer,
+    )
+    stack = SimpleNamespace(
+        url="",
+        model=SimpleNamespace(name="m"),
+        config=SimpleNamespace(engines=[SimpleNamespace(context_tokens=context)]),
+        snapshot=lambda: None,
+        settle=lambda before, prompts: None,
+    )
+    known = KnownAnswers(stack, [("prompt", call())], 0.1)
+    assert (known.flight_tokens, known.flight_tokens) == (tokens, tokens)
+    assert asked == [48]
