@@ -35,6 +35,7 @@ $(READY): requirements-cpu.lock pyproject.toml
 	@echo "set-up: packages (about 3 minutes and 4 GB the first time)"
 	@$(PIP) install -qq --no-deps -r requirements-cpu.lock
 	@$(PIP) install -qq --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m lmcache_tutorial.machine.top_level
 	@$(BIN)/lmcache-tutorial prepare
 	@touch $@
 

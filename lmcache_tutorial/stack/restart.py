@@ -33,12 +33,18 @@ def restart_engine(stack: Stack, *, lmcache: bool = True) -> None:
     Raises:
         ServerError: it is not ours, did not stop or did not become ready.
     """
-    engine, place = stack.engine, stack.config.engine.cache
+    place = stack.config.engine.cache if lmcache else None
+    cache = None if place is None else stack.caches[place]
+    _again(stack, stack.engine, cache, "" if lmcache else " without LMCache")
+
+
+def _again(stack: Stack, engine: Engine, cache: Cache | None, how: str = "") -> None:
+    """Stop one of the engines and start it again, with its connector to a cache or without; say how."""
     engine.process.stop()
-    for cache in stack.caches:
-        wait_released(stack, cache)
-    engine.restart(stack.caches[place] if lmcache and place is not None else None)
-    _wait_answers(stack, [engine], "" if lmcache else " without LMCache")
+    for held in stack.caches:
+        wait_released(stack, held)
+    engine.restart(cache)
+    _wait_answers(stack, [engine], how)
     stack.warm_up()
     stack.on_restart(stack)
 
@@ -109,16 +115,9 @@ def reconnect(stack: Stack, engine: int, cache: int | None) -> None:
     engines = list(stack.config.engines)
     engines[engine] = replace(engines[engine], cache=cache)
     stack.config = replace(stack.config, engines=tuple(engines))
-    one = stack.engines[engine]
-    one.process.stop()
-    for held in stack.caches:
-        wait_released(stack, held)
-    one.restart(None if cache is None else stack.caches[cache])
-    _wait_answers(stack, [one])
+    _again(stack, stack.engines[engine], None if cache is None else stack.caches[cache])
     if stack.config.router:  # it would find out by itself that the engine is back, with its next checks
         restart_router(stack, stack.config.router)
-    stack.warm_up()
-    stack.on_restart(stack)
 
 
 def spread(stack: Stack, gpus: int) -> None:
@@ -132,16 +131,10 @@ def spread(stack: Stack, gpus: int) -> None:
         ServerError: it is not ours, did not stop or did not become ready.
     """
     engine = stack.engine
-    engine.process.stop()
-    for cache in stack.caches:
-        wait_released(stack, cache)
     stack.config = stack.config.with_engines(tensor_parallel=gpus)
     assert engine.plan
     engine.plan = replace(engine.plan, config=stack.config, own=stack.config.engine)
-    engine.restart(engine.cache)
-    _wait_answers(stack, [engine], f" over {gpus} GPUs" if gpus > 1 else " on one GPU")
-    stack.warm_up()
-    stack.on_restart(stack)
+    _again(stack, engine, engine.cache, f" over {gpus} GPUs" if gpus > 1 else " on one GPU")
 
 
 def start_again(stack: Stack, program: Program) -> None:
