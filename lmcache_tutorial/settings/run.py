@@ -57,7 +57,7 @@ class RunConfig:
         """
         if context_tokens >= max(engine.context_tokens for engine in self.stack.engines):
             return self
-        classes = classes_within(DEPLOYMENT_CLASSES, self.stack.cache.chunk_tokens, context_tokens)
+        classes = classes_within(DEPLOYMENT_CLASSES, self.stack.caches[0].chunk_tokens, context_tokens)
         if not classes:
             return None
         return replace(self, stack=self.stack.with_engines(context_tokens=context_tokens), classes=classes)

@@ -90,7 +90,7 @@ def _within_context(run: RunConfig, model: Model) -> RunConfig:
     if not (tokens := model.context_tokens):
         return run
     if not (fitting := run.within(tokens)):
-        chunk = run.stack.cache.chunk_tokens
+        chunk = run.stack.caches[0].chunk_tokens  # all have the same
         raise ModelError(
             f"{model.name} takes {tokens:,} tokens, in which a document of 16 chunks of {chunk} tokens and a "
             f"conversation about it have no room.\n"

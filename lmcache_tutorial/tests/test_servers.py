@@ -24,6 +24,7 @@ from lmcache_tutorial.settings.errors import ConfigError
 from lmcache_tutorial.settings.options import RunOptions
 from lmcache_tutorial.settings.profiles import GPU_MODEL, PROFILES
 from lmcache_tutorial.settings.run import run_config
+from lmcache_tutorial.settings.topologies import TOPOLOGIES
 from lmcache_tutorial.settings.topology import RouterConfig, TierConfig
 from lmcache_tutorial.stack import needs as doctor
 from lmcache_tutorial.stack import restart as restarting
@@ -536,13 +537,15 @@ def test_a_models_context_is_what_its_configuration_names(config, context, tmp_p
     assert Model(tmp_path, "m", "").context_tokens == context
 
 
-def test_no_more_is_asked_of_a_model_than_it_takes():
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_no_more_is_asked_of_a_model_than_it_takes(topology):
     run = run_config(RunOptions(stack="gpu"), lambda: True)
-    assert run.within(run.stack.engine.context_tokens) is run
+    run = replace(run, stack=TOPOLOGIES[topology](run.stack))
+    assert run.within(run.stack.engines[0].context_tokens) is run
     fitting = run.within(8192)
     assert fitting
-    assert fitting.stack.engine.context_tokens == 8192
-    assert [one.sizes.long for one in fitting.classes] == [17 * run.stack.cache.chunk_tokens]
+    assert {engine.context_tokens for engine in fitting.stack.engines} == {8192}
+    assert [one.sizes.long for one in fitting.classes] == [17 * run.stack.caches[0].chunk_tokens]
     assert run.within(4096) is None
 
 
