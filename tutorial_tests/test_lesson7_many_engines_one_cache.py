@@ -20,7 +20,7 @@ Builds on     Lesson 6: a tier behind LMCache's memory.
 # pass, and look perfect by accident.
 
 # %%
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import median
@@ -33,6 +33,7 @@ from lmcache_tutorial.lessons.progress import Progress
 from lmcache_tutorial.prompts.documents import Document, Read, fresh
 from lmcache_tutorial.quantities import predict
 from lmcache_tutorial.quantities.records import Turn
+from lmcache_tutorial.quantities.room import Room
 from lmcache_tutorial.quantities.routing import engines_in_turn, reused_in_turn
 from lmcache_tutorial.quantities.sizing import COLUMNS, kv_mb_s, sizing_rows
 from lmcache_tutorial.quantities.statistics import hit_rate, total, ttft_drop
@@ -56,12 +57,12 @@ Pairs = list[tuple[Turn, Turn]]
 Heard = list[tuple[dict[str, int], Turn]]  # tokens that each engine says it holds, and the request after it
 
 
-def fleet(config: StackConfig) -> StackConfig:
+def fleet(config: StackConfig, room: Room) -> StackConfig:
     """A router, two engines with an LMCache each, and a Valkey that may stand behind both."""
     first, second = config.with_engines(kv_events=True).side_by_side(2)
     cache = replace(config.cache, memory_gib=config.cache.memory_gib / 2)
     engines, caches = (first, replace(second, cache=1)), (cache, cache)
-    valkey = TierConfig("valkey", planned_gib=2 * config.cache.memory_gib)
+    valkey = TierConfig("valkey", planned_gib=room.tier_gib(4 * DOCUMENTS))
     return replace(config, engines=engines, caches=caches, tiers=(valkey,), router=ROUND_ROBIN)
 
 
@@ -86,16 +87,15 @@ def predicted(arm: str, turns: Sequence[Turn], stack: Stack) -> tuple[list[str],
 
 # %% [markdown]
 # ## 3. The measurement
-# Every arm begins with new documents, which no cache knows, and with a router that was started anew. The
-# order of the policies changes from one kind of sharing to the next. At the end the second engine is started
-# again with its connector to the *first* engine's LMCache.
+# Every arm begins with new documents and a new router; the order of the policies changes with what is shared.
+# At the end the second engine is started again with its connector to the *first* engine's LMCache.
 
 
 # %%
 @pytest.fixture(scope="module")
-def lab(stack: Stack, open_beside: OpenBeside) -> Beside:
+def lab(stack: Stack, open_beside: OpenBeside, room_for: Callable[[str, str], Room], read: Read) -> Beside:
     """Two engines behind a router, beside the session's stack."""
-    return open_beside(fleet(stack.config))
+    return open_beside(fleet(stack.config, room_for(read(MANUAL), QUESTION)))
 
 
 @pytest.fixture(scope="module")
