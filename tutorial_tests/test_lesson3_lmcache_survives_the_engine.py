@@ -124,9 +124,15 @@ def three_arms(ask: Asker, reader: Reader, manual: str) -> Round:
 
 @pytest.fixture(scope="module")
 def rounds(
-    emptying: None, ask: Asker, reader: Reader, read: Read, sizes: LessonSizes, progress: Progress
+    emptying: None,
+    room_in_lmcache: None,
+    ask: Asker,
+    reader: Reader,
+    read: Read,
+    sizes: LessonSizes,
+    progress: Progress,
 ) -> Rounds:
-    """Seven rounds of three arms on one engine."""
+    """Seven rounds of three arms on one engine; LMCache has to keep all of their prompts."""
     turns = progress.rounds(range(sizes.rounds), sizes.rounds, "lesson 3: round")
     return tuple(three_arms(ask, reader, fresh(read(MANUAL))) for _ in turns)
 

@@ -13,9 +13,8 @@ Builds on     Lesson 6: a tier behind LMCache's memory; lesson 7: a salt.
 # %% [markdown]
 # ## 1. The workload
 # First the honest part of every benchmark: workloads that must gain *nothing*. Prompts that share nothing;
-# prompts shorter than a chunk; and documents that the engine's own cache holds anyway. Then prompts of a few
-# chunks and more, to find out from which length a reused prompt is worth its loading. At last the cache
-# server fails while four requests are under way.
+# prompts shorter than a chunk; documents that the engine's own cache holds anyway. Then prompts of a few
+# chunks and more: which of them are worth loading? At last the cache server fails under four requests.
 
 # %%
 from dataclasses import replace
@@ -48,7 +47,7 @@ HALF, FOUR, SHORT, MEDIUM = "half a chunk", "4 chunks", "8 chunks", "a document"
 CHUNKS = {HALF: 0.5, "1 chunk": 1, "2 chunks": 2, FOUR: 4, SHORT: 8}  # prompts that are cut to so many
 COMPUTED, LOADED = (HALF, FOUR), (FOUR, MEDIUM)  # the lengths that a line goes through
 NOT_STORED = {"kv_transfer_params": {"lmcache.max_offload_tokens": 0}}  # a request's wish to LMCache
-SLOWER, AT_ONCE = 2, 4  # how many times too slow the slow tier is; requests that come together
+SLOWER, NEAR, AT_ONCE = 2, 1.5, 4  # times: a slow tier, lengths that are near; requests that come together
 TOGETHER = f"{AT_ONCE} at once, {FOUR} each"
 IN_TURN = ("--l2-prefetch-max-in-flight", "1")  # LMCache's: it loads for one request at a time
 CLOSE, MORE = 0.15, 0.05  # how near a time must come to its prediction; what a store may cost beyond it
@@ -182,8 +181,7 @@ def test_lesson8_where_there_is_nothing_to_reuse_lmcache_brings_nothing(
 
 # %% [markdown]
 # What does it cost to store? A store is a copy, as a load is, in the other direction. So it should cost no
-# more than a load takes; a twentieth of the prefill is allowed beyond it. LMCache is emptied before
-# each round.
+# more than a load takes, and a twentieth of the prefill. Each round begins with LMCache emptied.
 
 
 # %%
@@ -199,16 +197,19 @@ def test_lesson8_storing_costs_no_more_than_the_predicted_load(
 
 # %% [markdown]
 # From which length on does loading pay? From the break-even, and not below a chunk: nothing is kept there.
+# Near the break-even both ways take as long, and nothing is claimed.
 
 
 # %%
-@pytest.mark.parametrize("name", ["1 chunk", "2 chunks"])  # no line goes through them
+@pytest.mark.parametrize("name", ["1 chunk", "2 chunks", SHORT])  # no line goes through them
 def test_lesson8_loading_pays_from_the_predicted_length_on(
     name: str, lengths: Lengths, report: LessonReport
 ) -> None:
-    times, pays = lengths.ttft_s(name), lengths.prompt_tokens(name) > break_even(lengths)
+    times, prompt, even = lengths.ttft_s(name), lengths.prompt_tokens(name), break_even(lengths)
     report.rounds(f"TTFT, {name}", times, served_by={"computed": "computed", "loaded": "lmcache_l1"})
-    assert lies_above(lengths.gain(name), 1, scatter=times["computed"]) == pays
+    if 1 / NEAR < prompt / even < NEAR:
+        pytest.skip(f"{prompt:,.0f} tokens are near the break-even, which is at {even:,.0f}")
+    assert lies_above(lengths.gain(name), 1, scatter=times["computed"]) == (prompt > even)
 
 
 # %% [markdown]
@@ -241,9 +242,8 @@ def test_lesson8_a_tier_that_is_too_slow_loses_as_predicted(
 # an error (`fail`). One more setting is needed with LMCache 0.5.6: `--shm-name ""`. An engine that is about
 # to store into shared memory when the server dies would die too (reports/findings).
 #
-# A *paused* server is worse: its connections stay open, so nothing tells the engine that it is gone. Only a
-# time limit does: of the request that waits, and of the *heartbeat*, a question that the connector asks every
-# 2 s (10 s by default).
+# A *paused* server is worse: its connections stay open. Only a time limit tells the engine that it is gone:
+# that of the request, or of the *heartbeat*, which the connector sends every 2 s (10 s by default).
 
 
 # %%

@@ -24,7 +24,8 @@ from ..settings.topology import CacheConfig
 from .namespace import Namespace
 
 KEYS = ("LMCACHE_TUTORIAL_API_KEY", "OPENAI_API_KEY")  # the first of these variables that is set
-PROBE_NUMBERS = 150  # a prompt of 450 to 1,000 tokens: more than a chunk of LMCache
+PROBE_NUMBERS = 150  # at least
+NUMBER_TOKENS = (3, 7)  # what tokenizers make of a number of six digits and a space, at least and at most
 ANSWER_TOKENS = 4
 CANDIDATES = 5  # for the first token
 ALWAYS_THE_SAME = Prompt(
@@ -174,8 +175,8 @@ def find_deployment(
     card = _served(client, model)
     named = str(card["id"])
     chunk_tokens, before = (_chunk_tokens(lmcache), _Work.of(lmcache)) if lmcache else (None, None)
-    probe = _Probe(client, named)
-    if lmcache and before:
+    probe = _Probe(client, named, _probe_numbers(chunk_tokens or 0, card.get("max_model_len")))
+    if lmcache and before and probe.prompt_tokens >= (chunk_tokens or 0):
         _check_asked(lmcache, before, probe.prompt_tokens)
     found = Deployment(
         client,
@@ -240,11 +241,24 @@ def api_key() -> str:
     return next((os.environ[name] for name in KEYS if os.environ.get(name)), "")
 
 
+def _probe_numbers(chunk_tokens: int, context_tokens: int | None) -> int:
+    """Choose how many numbers a probe has: more than a chunk, for of less LMCache is never asked.
+
+    In a context that is shorter than a chunk it gets as many as fit, and nobody can tell who is asked.
+
+    >>> _probe_numbers(256, 8_192), _probe_numbers(4_096, 65_536), _probe_numbers(4_096, 2_048)
+    (150, 1366, 219)
+    """
+    fewest, most = NUMBER_TOKENS
+    wanted = max(PROBE_NUMBERS, chunk_tokens // fewest + 1)
+    return min(wanted, context_tokens * 3 // 4 // most) if context_tokens else wanted
+
+
 class _Probe:
     """A prompt that nobody has asked, three times: in one namespace, there again, and in another."""
 
-    def __init__(self, client: httpx.Client, model: str) -> None:
-        numbers = " ".join(str(100_000 + secrets.randbelow(900_000)) for _ in range(PROBE_NUMBERS))
+    def __init__(self, client: httpx.Client, model: str, count: int) -> None:
+        numbers = " ".join(str(100_000 + secrets.randbelow(900_000)) for _ in range(count))
         content = f"{numbers}\nWhich is the largest?"
         prompt = Prompt({"messages": [{"role": "user", "content": content}]}, 0)
         unknown = Deployment(client, model, honours_salts=True, tells_cached=True)

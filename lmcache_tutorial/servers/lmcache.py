@@ -133,10 +133,19 @@ class Cache(Program):
         return found
 
     def answers(self) -> bool:
-        """Ask its health check."""
+        """Ask its health check, and whether its memory has grown to its size.
+
+        On a GPU memory is pinned piece by piece in the background, 10 GiB in 2 s, and as long as that takes
+        a load takes several times as long (8 chunks from a tier, on an H200: 0.5 s instead of 0.15).
+        """
         with suppress(httpx.TransportError):
-            return self.client.get(f"{self.url}/healthcheck", timeout=2).status_code == 200
+            healthy = self.client.get(f"{self.url}/healthcheck", timeout=2).status_code == 200
+            return healthy and self._has_grown()
         return False
+
+    def _has_grown(self) -> bool:
+        memory = self.status()["storage_manager"]["l1_manager"]
+        return bool(memory["memory_total_bytes"] >= memory["memory_configured_bytes"])
 
     def counters(self) -> CacheCounters:
         """Read its counters."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
@@ -190,13 +191,13 @@ def _warn_of_eviction(run: RunConfig, model: Model, progress: Progress) -> None:
     sizes = run.classes[-1].sizes
     kv_bytes = model.kv_bytes_per_token(run.stack.dtype, run.stack.tensor_parallel)
     kv_bytes *= sizes.rounds * sizes.long
-    kept_gib = kv_bytes / LMCACHE_FILLS / 2**30
+    kept_gib = math.ceil(kv_bytes / LMCACHE_FILLS / 2**30)
     for cache in run.stack.caches:
         if cache.memory_gib < kept_gib:
             progress(
                 f"stack: LMCache has {cache.memory_gib:g} GiB; lesson 3 keeps its prompts in "
-                f"{kept_gib:.0f} GiB, and will miss what is evicted "
-                f"(pytest --kv-lmcache-memory-gib={kept_gib:.0f})"
+                f"{kept_gib} GiB, and will miss what is evicted "
+                f"(pytest --kv-lmcache-memory-gib={kept_gib})"
             )
 
 

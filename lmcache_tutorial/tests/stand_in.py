@@ -22,8 +22,8 @@ class StandIn:
     what every answer takes besides [s]. No request is answered before ``together`` of them were under way at
     the same time, or ``TOGETHER_LIMIT_S`` have passed. ``wrong`` gives another answer where something was
     reused, as another model's KV would. ``word`` is what it takes for a token, ``context`` the longest prompt
-    that it says that it takes; ``looks_up`` makes it an LMCache too, which counts what is looked up, on its
-    page unless it ``counts_elsewhere``.
+    that it says that it takes; ``looks_up`` makes it an LMCache too, which counts what is looked up, prompts
+    of a ``chunk`` and more, on its page unless it ``counts_elsewhere``.
     ``tells_own`` adds what vLLM tells of a request: its own times, and the ids of its answer.
     """
 
@@ -35,6 +35,7 @@ class StandIn:
     word: str = r"\S+"
     context: int | None = None
     looks_up: bool = False
+    chunk: int = 2 * BLOCK
     counts_elsewhere: bool = False
     tells_own: bool = False
     may_reset: bool = False
@@ -131,7 +132,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         told = {"max_model_len": self.stand_in.context} if self.stand_in.context else {}
-        looked_up = sum(len(self.stand_in.ids(one)) for one in self.stand_in.asked)
+        prompts = [len(self.stand_in.ids(one)) for one in self.stand_in.asked]
+        looked_up = sum(prompt for prompt in prompts if prompt >= self.stand_in.chunk)
         counted = "" if self.stand_in.counts_elsewhere else "lmcache_mp_active_prefetch_jobs 0.0\n"
         if counted and self.stand_in.looks_up:
             counted += f"lmcache_mp_lookup_requested_tokens_total {looked_up}\n"
@@ -139,7 +141,10 @@ class Handler(BaseHTTPRequestHandler):
         pages = {
             "/v1/models": json.dumps({"data": [{"id": "small", **told}, {"id": "large", **told}]}),
             "/status": json.dumps(  # as LMCache's HTTP side
-                {"chunk_size": 2 * BLOCK, "storage_manager": {"l1_manager": {"total_object_count": held}}}
+                {
+                    "chunk_size": self.stand_in.chunk,
+                    "storage_manager": {"l1_manager": {"total_object_count": held}},
+                }
             ),
             "/version": json.dumps({"version": "0.32.0"}),
             "/metrics": f'vllm:cache_config_info{{block_size="{BLOCK}",engine="0"}} 1.0\n{counted}',

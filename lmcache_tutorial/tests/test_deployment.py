@@ -118,6 +118,26 @@ def test_an_lmcache_that_sends_its_counters_elsewhere_is_known_by_what_it_stores
         find_deployment(client_for(server.url), None, lmcache_at(server.url))
 
 
+@pytest.mark.parametrize("context", [None, 16_384])
+def test_an_lmcache_with_large_chunks_is_probed_with_more_than_a_chunk(context, monkeypatch):
+    monkeypatch.setattr(module, "COUNTED_LIMIT_S", 0.3)
+    with serving(token_s=0, looks_up=True, chunk=1_024, word=r"\d\d|\s", context=context) as server:
+        assert find_deployment(client_for(server.url), None, lmcache_at(server.url)).chunk_tokens == 1_024
+        assert min(len(server.ids(one)) for one in server.asked[:3]) > 1_024
+    with (
+        serving(token_s=0, chunk=1_024, word=r"\d\d|\s", context=context) as server,
+        pytest.raises(DeploymentError, match="does not ask the LMCache at"),
+    ):
+        find_deployment(client_for(server.url), None, lmcache_at(server.url))
+
+
+def test_where_no_prompt_has_a_chunk_nobody_can_tell_who_is_asked(monkeypatch):
+    monkeypatch.setattr(module, "COUNTED_LIMIT_S", 0.3)
+    with serving(token_s=0, chunk=4_096, word=r"\d", context=2_048) as server:
+        assert find_deployment(client_for(server.url), None, lmcache_at(server.url)).chunk_tokens == 4_096
+        assert max(len(server.ids(one)) for one in server.asked[:3]) < 2_048
+
+
 def test_an_lmcache_that_tells_neither_is_one_clear_error(monkeypatch):
     monkeypatch.setattr(module, "COUNTED_LIMIT_S", 0.3)
     monkeypatch.setattr(Cache, "status", lambda self: {"chunk_size": 8})

@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import asdict
 from importlib import metadata
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -295,3 +296,13 @@ def test_beside_a_kept_stack_another_one_is_not_lent(started, servers):
     stack = kept._start(started, None, print)
     with lend(stack), pytest.raises(StackError, match="another stack is kept"), lend(stack):
         pytest.fail("it was lent twice")
+
+
+@pytest.mark.parametrize(("memory_gib", "advised"), [(2, []), (0.5, ["--kv-lmcache-memory-gib=2)"])])
+def test_the_memory_that_is_advised_for_lesson_3_is_enough(memory_gib, advised):
+    run = run_config(RunOptions(lmcache_memory_gib=memory_gib), has_gpu=False)
+    tokens = run.classes[-1].sizes.rounds * run.classes[-1].sizes.long
+    said = []
+    model = SimpleNamespace(kv_bytes_per_token=lambda dtype, gpus: 1.1 * 0.8 * 2**30 / tokens)  # 1.1 GiB
+    kept._warn_of_eviction(run, model, said.append)
+    assert [line.rpartition(" ")[2] for line in said] == advised

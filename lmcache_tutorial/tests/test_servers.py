@@ -362,6 +362,13 @@ def test_a_cache_writes_while_its_tiers_are_behind(storage, writing):
     cache.client.close()
 
 
+@pytest.mark.parametrize(("total", "ready"), [(20, False), (63, False), (64, True)])
+def test_a_cache_is_ready_when_its_memory_has_grown_to_its_size(total, ready):
+    cache = cache_that_says(l1_manager={"memory_total_bytes": total, "memory_configured_bytes": 64})
+    assert cache.answers() is ready
+    cache.client.close()
+
+
 @pytest.mark.parametrize(
     ("usage", "policy", "tiers", "expected"),
     [
