@@ -369,6 +369,24 @@ def test_a_cache_is_ready_when_its_memory_has_grown_to_its_size(total, ready):
     cache.client.close()
 
 
+def test_the_memory_that_a_cache_uses_first_is_taken_when_it_is_ready(tmp_path, monkeypatch):
+    monkeypatch.setattr(lmcache, "SHM", tmp_path)
+    monkeypatch.setattr(lmcache, "USED_FIRST_BYTES", 2**20)
+    memory = tmp_path / "x"
+    with memory.open("wb") as file:
+        file.write(b"kept")
+        file.truncate(3 * 2**20)
+    cache = cache_that_says(l1_manager={"memory_total_bytes": 64, "memory_configured_bytes": 64})
+    cache.plan = CachePlan(PROFILES["cpu"].stack, "lmcache", 1, 2, Path("log"), memory.name)
+    assert cache.answers()
+    assert 2**20 <= 512 * memory.stat().st_blocks < 2 * 2**20
+    assert memory.stat().st_size == 3 * 2**20
+    assert memory.read_bytes()[:4] == b"kept"
+    memory.unlink()
+    assert cache.answers()  # another way to the engine: there is none
+    cache.client.close()
+
+
 @pytest.mark.parametrize(
     ("usage", "policy", "tiers", "expected"),
     [
