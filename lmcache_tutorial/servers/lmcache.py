@@ -21,6 +21,7 @@ from .ports import free_port
 from .process import Launch, Server
 from .program import Program, Site, Tier, arguments
 
+POOL = "lmcache_l1_pool_"  # what LMCache puts in front of the name of its shared memory
 USED_FIRST_BYTES = 512 * 2**20  # a large memory is not taken whole: most of it may never be used
 
 
@@ -152,7 +153,7 @@ class Cache(Program):
     def _has_memory(self) -> bool:
         memory = self.status()["storage_manager"]["l1_manager"]
         if self.plan:
-            _take(SHM / self.plan.shm_name)
+            _take(SHM / f"{POOL}{self.plan.shm_name}")
         return bool(memory["memory_total_bytes"] >= memory["memory_configured_bytes"])
 
     def counters(self) -> CacheCounters:

@@ -372,12 +372,12 @@ def test_a_cache_is_ready_when_its_memory_has_grown_to_its_size(total, ready):
 def test_the_memory_that_a_cache_uses_first_is_taken_when_it_is_ready(tmp_path, monkeypatch):
     monkeypatch.setattr(lmcache, "SHM", tmp_path)
     monkeypatch.setattr(lmcache, "USED_FIRST_BYTES", 2**20)
-    memory = tmp_path / "x"
+    memory = tmp_path / "lmcache_l1_pool_x"
     with memory.open("wb") as file:
         file.write(b"kept")
         file.truncate(3 * 2**20)
     cache = cache_that_says(l1_manager={"memory_total_bytes": 64, "memory_configured_bytes": 64})
-    cache.plan = CachePlan(PROFILES["cpu"].stack, "lmcache", 1, 2, Path("log"), memory.name)
+    cache.plan = CachePlan(PROFILES["cpu"].stack, "lmcache", 1, 2, Path("log"), "x")
     assert cache.answers()
     assert 2**20 <= 512 * memory.stat().st_blocks < 2 * 2**20
     assert memory.stat().st_size == 3 * 2**20
