@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -177,9 +178,15 @@ class Cache(Program):
 
 
 def _take(memory: Path) -> None:
-    """Let the system give the part of a shared memory that is used first; what is in it stays."""
-    with suppress(OSError), memory.open("r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, min(USED_FIRST_BYTES, os.fstat(file.fileno()).st_size))
+    """Write to each page of the part of a shared memory that is used first; what is in it stays.
+
+    To reserve them (``posix_fallocate``) is not enough: a page is filled, and found by a virtual machine's
+    host, when it is first touched.
+    """
+    with suppress(FileNotFoundError), memory.open("r+b") as file:
+        size = min(USED_FIRST_BYTES, os.fstat(file.fileno()).st_size)
+        with mmap.mmap(file.fileno(), size) as pages:
+            pages[:: mmap.PAGESIZE] = pages[:: mmap.PAGESIZE]
 
 
 def launch(site: Site, own: CacheConfig, name: str) -> Cache:

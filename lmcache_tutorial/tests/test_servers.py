@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -385,6 +386,12 @@ def test_the_memory_that_a_cache_uses_first_is_taken_when_it_is_ready(tmp_path, 
     memory.unlink()
     assert cache.answers()  # another way to the engine: there is none
     cache.client.close()
+
+
+def test_the_installed_lmcache_names_its_memory_so():
+    folder = Path(find_spec("lmcache").submodule_search_locations[0])
+    naming = (folder / "v1" / "multiprocess" / "engine_context.py").read_text()
+    assert f'shm_name = f"{lmcache.POOL}{{bare}}"' in naming
 
 
 @pytest.mark.parametrize(
