@@ -47,7 +47,8 @@ HALF, FOUR, SHORT, MEDIUM = "half a chunk", "4 chunks", "8 chunks", "a document"
 CHUNKS = {HALF: 0.5, "1 chunk": 1, "2 chunks": 2, FOUR: 4, SHORT: 8}  # prompts that are cut to so many
 COMPUTED, LOADED = (HALF, FOUR), (FOUR, MEDIUM)  # the lengths that a line goes through
 NOT_STORED = {"kv_transfer_params": {"lmcache.max_offload_tokens": 0}}  # a request's wish to LMCache
-SLOWER, NEAR, AT_ONCE = 2, 1.5, 4  # times: a slow tier, lengths that are near; requests that come together
+SLOWER, NEAR = 2, 1.5  # how many times too slow the slow tier is; how many times as long is still near
+AT_ONCE = 4  # requests that come together
 TOGETHER = f"{AT_ONCE} at once, {FOUR} each"
 IN_TURN = ("--l2-prefetch-max-in-flight", "1")  # LMCache's: it loads for one request at a time
 CLOSE, MORE = 0.15, 0.05  # how near a time must come to its prediction; what a store may cost beyond it
@@ -197,19 +198,18 @@ def test_lesson8_storing_costs_no_more_than_the_predicted_load(
 
 # %% [markdown]
 # From which length on does loading pay? From the break-even, and not below a chunk: nothing is kept there.
-# Near the break-even both ways take as long, and nothing is claimed.
+# Near the break-even both ways take about as long: what is claimed is one and a half times as far, or more.
 
 
 # %%
-@pytest.mark.parametrize("name", ["1 chunk", "2 chunks", SHORT])  # no line goes through them
-def test_lesson8_loading_pays_from_the_predicted_length_on(
-    name: str, lengths: Lengths, report: LessonReport
-) -> None:
-    times, prompt, even = lengths.ttft_s(name), lengths.prompt_tokens(name), break_even(lengths)
-    report.rounds(f"TTFT, {name}", times, served_by={"computed": "computed", "loaded": "lmcache_l1"})
-    if 1 / NEAR < prompt / even < NEAR:
-        pytest.skip(f"{prompt:,.0f} tokens are near the break-even, which is at {even:,.0f}")
-    assert lies_above(lengths.gain(name), 1, scatter=times["computed"]) == (prompt > even)
+def test_lesson8_loading_pays_from_the_predicted_length_on(lengths: Lengths, report: LessonReport) -> None:
+    times = {name: lengths.ttft_s(name) for name in ("1 chunk", "2 chunks", SHORT)}  # on no line
+    for name, one in times.items():
+        report.rounds(f"TTFT, {name}", one, served_by={"computed": "computed", "loaded": "lmcache_l1"})
+    even, prompts = break_even(lengths), {name: lengths.prompt_tokens(name) for name in times}
+    far = [name for name, prompt in prompts.items() if not 1 / NEAR < prompt / even < NEAR]
+    pays = {name: lies_above(lengths.gain(name), 1, scatter=times[name]["computed"]) for name in far}
+    assert pays == {name: prompts[name] > even for name in far} != {}
 
 
 # %% [markdown]
