@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from lmcache_tutorial.peers.catalogue import ALONE, PEERS
+from lmcache_tutorial.peers.catalogue import ALONE, PEERS, WHOLE_CHUNKS
 from lmcache_tutorial.peers.page import findings
 from lmcache_tutorial.peers.playback import REPLAY, play_back
 
@@ -57,16 +57,15 @@ def test_peers_the_suite_adds_little_to_a_warm_ttft(side_by_side: dict[str, Any]
     assert all(holds for _, holds, _ in found), found
 
 
-@pytest.mark.parametrize("size", ["short", "medium", "long"])
+@pytest.mark.parametrize("size", ["short", "medium", "long", *WHOLE_CHUNKS])
 @pytest.mark.parametrize("peer", [peer.name for peer in PEERS])
 @pytest.mark.benchmark(group="peers", timer=REPLAY.now)
 def test_peers_benchmark_warm_ttft(
     peer: str, size: str, side_by_side: dict[str, Any], benchmark: BenchmarkFixture
 ) -> None:
     samples = side_by_side["samples"]
-    lengths = dict(zip(("short", "medium", "long"), sorted({s["tokens"] for s in samples}), strict=False))
-    wanted = (peer, lengths.get(size), "engine" if peer == ALONE.name else "outside")
+    wanted = (peer, side_by_side["lengths"].get(size), "engine" if peer == ALONE.name else "outside")
     values = [s["ttft_s"] for s in samples if (s["peer"], s["tokens"], s["start"]) == wanted]
     if not values:
-        pytest.skip("this set of peers, or this machine, has no such peer: see the page")
+        pytest.skip("this set of peers, or this machine, has no such peer or length: see the page")
     play_back(benchmark, values)

@@ -144,6 +144,9 @@ TUNING = (
 )
 
 
+WHOLE_CHUNKS = ("whole-short", "whole-medium", "whole-long")
+
+
 @dataclass(frozen=True)
 class PeerSet:
     """Which peers are measured, at which of the profile's lengths, in how many rounds (three or more)."""
@@ -151,10 +154,24 @@ class PeerSet:
     peers: tuple[Peer, ...]
     sizes: tuple[str, ...]
     rounds: int
+    whole_chunks: bool = False
+
+    def lengths(self, sizes: LessonSizes) -> dict[str, int]:
+        """Return the lengths that are asked for, by name [tokens], with those of whole chunks where stated.
+
+        >>> SETS["peers"].lengths(LessonSizes(800, 1_600, 3_200))
+        {'short': 800, 'medium': 1600, 'long': 3200}
+        >>> SETS["peers"].lengths(LessonSizes(800, 1_600, 3_200, whole=(1_024, 2_048, 4_096)))["whole-medium"]
+        2048
+        """
+        lengths = {size: sizes.tokens(size) for size in self.sizes}
+        if self.whole_chunks and sizes.whole:
+            lengths |= dict(zip(WHOLE_CHUNKS, sizes.whole, strict=True))
+        return lengths
 
 
 SETS: Mapping[str, PeerSet] = {
-    "peers": PeerSet(PEERS, ("short", "medium", "long"), rounds=5),
+    "peers": PeerSet(PEERS, ("short", "medium", "long"), rounds=5, whole_chunks=True),
     "tuning": PeerSet(TUNING, ("short", "long"), rounds=3),
 }
 

@@ -39,6 +39,7 @@ class PeersRecord:
     peers: Sequence[Peer]
     notes: Sequence[str]
     kv_bytes_per_token: int
+    lengths: Mapping[str, int]
     settings: str = ""
     samples: list[Sample] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
@@ -112,6 +113,7 @@ class PeersRecord:
             "duration_s": round(time.time() - self.started, 1),
             "environment": dict(self.environment),
             "settings": self.settings,
+            "lengths": dict(self.lengths),
             "kv_bytes_per_token": self.kv_bytes_per_token,
             "peers": [
                 {

@@ -42,8 +42,8 @@ def measure(
 
     ``give_up`` is told of a peer whose request failed; it is asked nothing more.
     """
-    lengths = [sizes.tokens(size) for size in wanted.sizes]
-    text = full_text(MANUAL, sizes.long * CHARACTERS_A_TOKEN)
+    lengths = sorted(wanted.lengths(sizes).values())
+    text = full_text(MANUAL, lengths[-1] * CHARACTERS_A_TOKEN)
     left = list(seats)
 
     def turn(seat: Seat, tokens: int, number: int) -> list[Sample]:

@@ -45,8 +45,9 @@ class SideBySide:
         kv_bytes = self.model.kv_bytes_per_token(run.stack.dtype)
         last = class_memory(run.stack, self.model).last()
         self.sizes = expected(run.classes, last, run.stack.dtype)
+        lengths = self.wanted.lengths(self.sizes)
         settings = settings_digest(self.peers, run.stack, self.sizes)
-        self.record = PeersRecord(name, environment(run), self.peers, notes, kv_bytes, settings)
+        self.record = PeersRecord(name, environment(run), self.peers, notes, kv_bytes, lengths, settings)
 
     def measure(self) -> dict[str, Any]:
         """Run every block; return the document."""

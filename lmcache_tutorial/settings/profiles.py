@@ -22,7 +22,9 @@ class LessonSizes:
     """How much work a lesson asks of this machine: documents in tokens, timed rounds, answer tokens.
 
     ``kept`` is a document of which many are kept, in caches and in tiers, and ``moved`` one whose time from a
-    tier is measured; where none is stated they are a medium and a long one.
+    tier is measured; where none is stated they are a medium and a long one. ``whole`` are a short, a medium
+    and a long length that are whole chunks: there LMCache reuses all that its peers reuse, so that what it
+    costs is told apart from what it leaves to compute.
     """
 
     short: int
@@ -32,6 +34,7 @@ class LessonSizes:
     answer_tokens: int = 8
     kept: int | None = None
     moved: int | None = None
+    whole: tuple[int, int, int] | None = None
 
     def tokens(self, size: str) -> int:
         """Return the tokens of a document called ``short``, ``medium``, ``long``, ``kept`` or ``moved``."""
@@ -137,7 +140,12 @@ PROFILES: Mapping[str, Profile] = {
                 ),
             ),
         ),
-        classes=(SizeClass(0, LessonSizes(8_000, 32_000, 60_000, kept=8_000, moved=16_000)),),
+        classes=(
+            SizeClass(
+                0,
+                LessonSizes(8_000, 32_000, 60_000, kept=8_000, moved=16_000, whole=(8_192, 32_768, 60_160)),
+            ),
+        ),
         warm_up_tokens=8_000,
         side_by_side=3,
     ),

@@ -94,7 +94,9 @@ def test_the_suites_overhead_is_judged_only_where_the_machine_is_quiet(added, no
 
 def record(cpu_run, name, found):
     peers = SETS[name].peers
-    made = PeersRecord(name, {**ENVIRONMENT, "weights": "random"}, peers, ["a note"], KV, samples=found)
+    made = PeersRecord(
+        name, {**ENVIRONMENT, "weights": "random"}, peers, ["a note"], KV, {"short": 900}, samples=found
+    )
     made.copies = [{"block": 0, "host_to_device": 50e9, "device_to_host": 51e9}]
     return made
 
