@@ -22,6 +22,7 @@ from ..models.prepare import prepare
 from ..servers.process import Server
 from ..settings.environment import cache_folder
 from ..settings.packages import AROUND, ENGINES
+from ..settings.profiles import PROFILES
 from ..settings.run import RunConfig
 from ..settings.topology import StackConfig
 from ..settings.workload import Memory, Workload, fit
@@ -38,7 +39,7 @@ from .kept_state import (
     who_holds_the_lock,
 )
 from .restart import restart_engine
-from .stack import Progress, Stack
+from .stack import WARM_UP_PROMPTS, Progress, Stack
 from .start import named, resume
 
 LMCACHE_FILLS = 0.8  # of its memory, before it evicts
@@ -187,10 +188,13 @@ def _start(run: RunConfig, model: Model, progress: Progress) -> Stack:
 
 
 def _warn_of_eviction(run: RunConfig, model: Model, progress: Progress) -> None:
-    """Say so where lesson 3's prompts do not fit into LMCache's memory."""
-    sizes = run.classes[-1].sizes
+    """Say so where lesson 3's prompts do not fit into LMCache's memory.
+
+    They are asked again by an engine that was restarted, and that was warmed up by prompts that are kept too.
+    """
+    sizes, warm_up = run.classes[-1].sizes, PROFILES[run.stack.profile].warm_up_tokens
     kv_bytes = model.kv_bytes_per_token(run.stack.dtype, run.stack.tensor_parallel)
-    kv_bytes *= sizes.rounds * sizes.long
+    kv_bytes *= sizes.rounds * sizes.long + WARM_UP_PROMPTS * warm_up
     kept_gib = math.ceil(kv_bytes / LMCACHE_FILLS / 2**30)
     for cache in run.stack.caches:
         if cache.memory_gib < kept_gib:

@@ -30,6 +30,7 @@ from .settle import SETTLE_LIMIT_S, Settling
 
 Progress = Callable[[str], None]
 WARM_UP = Document("warm-up", size="short", seed=0)
+WARM_UP_PROMPTS = 2  # each engine's; LMCache keeps them like any other
 WARM_UP_LIMIT_S = 300.0  # 512 tokens on a core of a slow processor take some ten seconds
 CHARACTERS_A_TOKEN = 8  # more than any tokenizer here makes of a token on average
 
@@ -292,7 +293,7 @@ class Stack:
         context_tokens = min(engine.context_tokens for engine in self.config.engines)
         length = min(PROFILES[self.config.profile].warm_up_tokens, context_tokens - 1)
         took = []
-        for engine in (*self.engines, *self.engines):
+        for engine in [*self.engines] * WARM_UP_PROMPTS:
             prompt = self.fresh_prompt(length)
             before = self.snapshot()
             sent = time.perf_counter()
