@@ -32,6 +32,7 @@ from lmcache_tutorial.tests.conftest import BAD_CODE, HOSTILE
 from lmcache_tutorial.tests.notebooks import absolute_paths, errors, pictures_of
 
 ROOT = Path(__file__).parents[2]
+PAGE_LIMIT = 5_000_000  # characters of a page
 LIMIT_S = 240
 LESSON = '''"""Lesson {number}. A tiny one.
 
@@ -256,6 +257,20 @@ def test_chapters_run_one_after_the_other_and_do_not_mix(clone, no_servers):
     for lesson in ("lesson1", "lesson2"):
         found = json.loads((clone / "reports" / "notebook" / lesson / "results.json").read_text())
         assert [(one["id"], one["outcome"]) for one in found["lessons"]] == [(lesson, "passed")]
+
+
+def test_the_notebooks_of_reference_runs_are_whole_and_name_nobodys_machine():
+    found = sorted((ROOT / "reports" / "reference").glob(f"*/{NOTEBOOK_FILE}"))
+    assert found
+    for path in found:
+        made = nbformat.read(path, as_version=4)
+        nbformat.validate(made)
+        assert errors(made) == []
+        assert absolute_paths(made) == []
+        assert {cell.metadata["chapter"] for cell in made.cells} > set(lesson_files(ROOT))
+        page = path.with_suffix(".html").read_text()
+        assert len(page) < PAGE_LIMIT
+        assert re.findall(r"(?:src=|<link[^>]*href=|url\()[\"']?(?!data:|#)[^\"' )>]+", page) == []
 
 
 @pytest.mark.xdist_group("kernel")
