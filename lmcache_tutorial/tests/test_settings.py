@@ -152,6 +152,11 @@ def test_servers_are_told_to_stay_offline_and_to_report_nothing():
     assert environment["LMCACHE_TRACK_USAGE"] == "false"
 
 
+def test_servers_do_not_compile_what_they_import_at_each_start(monkeypatch):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    assert not server_environment(PROFILES["cpu"].stack)["PYTHONDONTWRITEBYTECODE"]
+
+
 def test_a_message_is_redacted(monkeypatch):
     monkeypatch.setenv("LANGFUSE_SECRET_KEY", "sk-lf-very-secret")
     assert redact("failed with sk-lf-very-secret in it") == "failed with [LANGFUSE_SECRET_KEY] in it"

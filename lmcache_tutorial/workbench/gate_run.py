@@ -16,6 +16,8 @@ from ..machine.children import run_child
 from ..prompts.prompts_file import SUFFIX
 
 RUN_LIMIT_S = 300.0
+# Other packages' plugins, which no run of a few requests needs: importing them takes longer than all else.
+LIGHT = ("-p", "no:cacheprovider", "-p", "no:langsmith_plugin", "-p", "no:hypothesispytest")
 # What the outer run was told, and its CI; the inner one would tell the same CI of its own results.
 OUTER = ("PYTEST_", "GITHUB_")
 
@@ -98,7 +100,7 @@ def run_gate(folder: Path, *arguments: str) -> GateRun:
         subprocess.TimeoutExpired: it took more than five minutes.
     """
     (folder / "pytest.ini").write_text("[pytest]\n")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-q"]
+    command = [sys.executable, "-m", "pytest", *LIGHT, "-q"]
     env = {name: value for name, value in os.environ.items() if not name.startswith(OUTER)}
     done = run_child([*command, *arguments], cwd=folder, limit_s=RUN_LIMIT_S, env=env)
     written = folder / "reports" / "results.json"

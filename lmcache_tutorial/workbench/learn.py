@@ -19,6 +19,7 @@ from ..lessons.exercises import Exercise, all_exercises
 from ..lessons.header import LESSONS_FOLDER, lesson_id, parse_header
 from ..lessons.learned import Learned, read_learned
 from ..machine.children import END_LIMIT_S
+from .gate_run import LIGHT
 
 PRELOADED = (
     "pytest",
@@ -31,7 +32,6 @@ PRELOADED = (
 )
 # A failure is told by its message alone; what the exercise prints stands above it.
 TOLD = ("-q", "-s", "-rN", "--tb=line", "--assert=plain", "--color=no", "--no-header", "--disable-warnings")
-ALONE = ("-p", "no:cacheprovider", "-p", "no:langsmith_plugin", "-p", "no:hypothesispytest", "-p", "no:anyio")
 RUN_LIMIT_S = 600.0  # an exercise, and the first time the start of its stack: three minutes on a GPU
 LOOKED_EVERY_MS = 500  # at the file itself, too: some file systems tell of no change
 NOT_YET = "-"
@@ -95,7 +95,7 @@ def runs(exercise: Exercise, options: Sequence[str]) -> Iterator[float | None]:
     """
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(list(PRELOADED))
-    arguments = [str(exercise.path), *TOLD, *ALONE, "--kv-keep", *options]
+    arguments = [str(exercise.path), *TOLD, *LIGHT, "-p", "no:anyio", "--kv-keep", *options]
     for saved_at in saves(exercise.path):
         run = processes.Process(target=_pytest, args=(arguments,))
         run.start()
