@@ -31,7 +31,7 @@ from lmcache_tutorial.graphs.lengths import Lengths, Storing, ask_lengths, ask_s
 from lmcache_tutorial.graphs.reader import Reader
 from lmcache_tutorial.lessons.progress import Progress
 from lmcache_tutorial.prompts.documents import Document, Read, fresh
-from lmcache_tutorial.quantities.break_even import break_even_bytes_s, break_even_tokens
+from lmcache_tutorial.quantities.break_even import break_even_bytes_s, break_even_tokens, near_break_even
 from lmcache_tutorial.quantities.memories import GIB
 from lmcache_tutorial.quantities.statistics import median_ratio, ratio_of_medians
 from lmcache_tutorial.report.results import Chart, LessonReport
@@ -207,7 +207,7 @@ def test_lesson8_loading_pays_from_the_predicted_length_on(lengths: Lengths, rep
     for name, one in times.items():
         report.rounds(f"TTFT, {name}", one, served_by={"computed": "computed", "loaded": "lmcache_l1"})
     even, prompts = break_even(lengths), {name: lengths.prompt_tokens(name) for name in times}
-    far = [name for name, prompt in prompts.items() if not 1 / NEAR < prompt / even < NEAR]
+    far = [name for name, prompt in prompts.items() if not near_break_even(prompt, even, NEAR)]
     pays = {name: lies_above(lengths.gain(name), 1, scatter=times[name]["computed"]) for name in far}
     assert pays == {name: prompts[name] > even for name in far} != {}
 

@@ -60,6 +60,20 @@ def break_even_tokens(compute: Line, load: Line) -> float:
     return max(0.0, (load.fixed_s - compute.fixed_s) / (compute.token_s - load.token_s))
 
 
+def near_break_even(tokens: float, even: float, factor: float) -> bool:
+    """Tell whether a length is so near a break-even that both ways take about as long.
+
+    Args:
+        tokens: the length [tokens], above 0.
+        even: the break-even, as ``break_even_tokens`` returns it: 0 and ``inf`` are near to nothing.
+        factor: how many times as long, or as short, is still near; above 1.
+
+    >>> [near_break_even(100, even, 1.5) for even in (0.0, 60.0, 70.0, 100.0, 140.0, 160.0, inf)]
+    [False, False, True, True, True, False, False]
+    """
+    return even / factor < tokens < even * factor
+
+
 def break_even_bytes_s(kv_bytes_per_token: int, token_s: float) -> float:
     """Compute how fast a tier must bring KV, so that a token is loaded as fast as it is computed [bytes/s].
 

@@ -10,6 +10,7 @@ from lmcache_tutorial.quantities.break_even import (
     Line,
     break_even_bytes_s,
     break_even_tokens,
+    near_break_even,
 )
 
 FIXED, TOKEN = st.floats(0, 1), st.floats(1e-6, 1e-2)
@@ -30,6 +31,17 @@ def test_beyond_the_break_even_loading_takes_less_time_and_below_it_more(compute
 def test_a_load_that_is_never_faster_has_no_break_even(compute, more):
     slower = Line(compute.fixed_s + more, compute.token_s * 2)
     assert break_even_tokens(compute, slower) == inf
+
+
+@given(st.integers(1, 10**6), st.builds(break_even_tokens, LINES, LINES), st.floats(1.1, 10))
+def test_a_length_is_near_a_break_even_by_its_ratio_to_it_and_near_to_none_where_there_is_none(
+    tokens, even, factor
+):
+    some = 0 < even < inf
+    assert near_break_even(tokens, even, factor) == (some and even / factor < tokens < even * factor)
+    assert not near_break_even(tokens, 0.0, factor)
+    assert not near_break_even(tokens, inf, factor)
+    assert near_break_even(tokens, float(tokens), factor)
 
 
 @given(st.integers(1, 10**6), TOKEN)
