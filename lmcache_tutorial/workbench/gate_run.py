@@ -16,7 +16,7 @@ from ..machine.children import run_child
 from ..prompts.prompts_file import SUFFIX
 
 RUN_LIMIT_S = 300.0
-# Other packages' plugins, which no run of a few requests needs: importing them takes longer than all else.
+# What a run of a few requests does not need; LangSmith's plugin alone takes longer to import than pytest.
 LIGHT = ("-p", "no:cacheprovider", "-p", "no:langsmith_plugin", "-p", "no:hypothesispytest")
 # What the outer run was told, and its CI; the inner one would tell the same CI of its own results.
 OUTER = ("PYTEST_", "GITHUB_")
