@@ -32,10 +32,10 @@ GiveUp = Callable[[Peer, Exception], None]
 
 def seat_config(plain: StackConfig, peer: Peer, model: Model, sizes: LessonSizes, seat: int) -> StackConfig:
     """Fit a peer's stack into a seat: memory for the longest prompt, and outside for two of them."""
-    kv, context = model.kv_bytes_per_token(plain.dtype), sizes.long + max(512, sizes.long // 40)
+    kv, context = model.kv_bytes_per_token(plain.dtype), sizes.longest + max(512, sizes.longest // 40)
     config = peer.config(plain)
     engine = max(0.25, math.ceil(10 * 1.03 * context * kv / GIB) / 10)
-    kept = max(2, math.ceil(2.5 * sizes.long * kv / GIB))
+    kept = max(2, math.ceil(2.5 * sizes.longest * kv / GIB))
     if plain.profile == "gpu":  # engines that compile at the same time must not share one folder of results
         folder = ("VLLM_CACHE_ROOT", str(cache_folder() / f"vllm-seat-{seat}"))
         config = replace(config, environment=(*config.environment, folder))

@@ -43,6 +43,11 @@ class LessonSizes:
         sizes = {"short": self.short, "medium": self.medium, "long": self.long, "kept": kept, "moved": moved}
         return sizes[size]
 
+    @property
+    def longest(self) -> int:
+        """The longest document that is asked for [tokens]."""
+        return max(self.short, self.medium, self.long, *(self.whole or ()))
+
 
 @dataclass(frozen=True)
 class SizeClass:

@@ -1,6 +1,7 @@
 """Peers: the blocks they sit in, what follows from samples, and the page."""
 
 import json
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from lmcache_tutorial.peers.catalogue import ALONE, COMES, NATIVE, PEERS, SETS, 
 from lmcache_tutorial.peers.findings import Sample, Samples, against_native
 from lmcache_tutorial.peers.page import PeersError, PeersRecord, findings, overhead_row, render_peers
 from lmcache_tutorial.peers.rounds import measure, save
-from lmcache_tutorial.peers.seats import Seats
+from lmcache_tutorial.peers.seats import Seats, seat_config
 from lmcache_tutorial.servers.process import ServerError
 from lmcache_tutorial.settings.profiles import PROFILES
 from lmcache_tutorial.stack import needs as doctor
@@ -286,6 +287,20 @@ def test_what_the_readme_says_of_the_peers_stands_in_the_reference(peer, before)
     short, medium, long = (f"{1000 * r['outside']['value']:.0f}" for r in rows if r["peer"] == peer.name)
     readme = " ".join((root / "README.md").read_text().split())
     assert f"{short}, {medium} and {long} ms{before}" in readme
+
+
+def test_the_whole_lengths_are_whole_chunks_and_fit_a_seat():
+    profile, model = PROFILES["gpu"], SimpleNamespace(kv_bytes_per_token=lambda dtype: KV)
+    chunk, block = profile.stack.cache.chunk_tokens, profile.stack.engine.block_tokens
+
+    def context(sizes):
+        return seat_config(profile.stack, TUNED, model, sizes, 0).engine.context_tokens
+
+    for sizes in (one.sizes for one in profile.classes):
+        assert sizes.whole
+        assert all(tokens % chunk == tokens % block == 0 for tokens in sizes.whole)
+        assert context(sizes) > sizes.longest >= sizes.long
+        assert context(replace(sizes, whole=(8_192, 32_768, 120_064))) > 120_064
 
 
 @pytest.mark.parametrize("profile", PROFILES)
