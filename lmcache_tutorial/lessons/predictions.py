@@ -73,7 +73,7 @@ def number(text: str, question: Question) -> int:
         raise AnswerError(f"{said} is negative, and {question.unit} are 0 or more")
     found = ANSWER.fullmatch(text)
     if not found:
-        raise AnswerError(f"{said} is no number: a whole number of {question.unit} is meant, such as 1,216")
+        raise AnswerError(f"{said} is no number: a whole number of {question.unit} is meant, such as 12,345")
     whole, places, unit = found.groups()
     value = Decimal(re.sub(r"\D", "", whole) + (places or "")) * _factor(unit, question.unit)
     if value != value.to_integral_value():

@@ -14,10 +14,11 @@ from types import SimpleNamespace
 import jsonschema
 import pytest
 
-from lmcache_tutorial.lessons.predictions import read
+from lmcache_tutorial.lessons.predictions import AnswerError, number, read
 from lmcache_tutorial.lessons.questions import questions_of
 from lmcache_tutorial.plugin.predicting import Terminal, interview, somebody
 from lmcache_tutorial.report.results import schema
+from lmcache_tutorial.settings.profiles import PROFILES
 from lmcache_tutorial.tests.test_plugin import HEADER
 from lmcache_tutorial.tests.test_process import default_signals
 
@@ -64,9 +65,9 @@ def suite(pytester, monkeypatch):
     pytester.makeini("[pytest]\n")
     pytester.makeconftest(CONFTEST)
     folder = pytester.mkdir("tutorial_tests")
-    for number, name in ((1, COLD), (2, REUSED)):
-        text = HEADER.format(number) + CLAIM.format(number, name)
-        (folder / f"test_lesson{number}_something.py").write_text(text)
+    for place, name in ((1, COLD), (2, REUSED)):
+        text = HEADER.format(place) + CLAIM.format(place, name)
+        (folder / f"test_lesson{place}_something.py").write_text(text)
     return ("--kv-stack=cpu", "--kv-predict")
 
 
@@ -260,6 +261,17 @@ predicting._read = lambda: (time.sleep(0.5), plain())[1]
     document = json.loads((pytester.path / "reports" / "results.json").read_text())
     assert document["lessons"][0]["duration_s"] < 0.5
     assert document["duration_s"] > 1
+
+
+def test_the_example_of_an_answer_is_none():
+    """It was 1,216 once, which is the answer of lesson 2 on a processor of moderate speed."""
+    question = questions_of("lesson2")[0]
+    with pytest.raises(AnswerError) as refused:
+        number("many", question)
+    example = int(str(refused.value).rsplit(" ", 1)[1].replace(",", ""))
+    stacks = [profile.stack for profile in PROFILES.values()]
+    sizes = {s.engine.block_tokens for s in stacks} | {s.cache.chunk_tokens for s in stacks}
+    assert all(example % size for size in sizes if size)  # what is reused is whole blocks
 
 
 def test_enter_keeps_what_was_there_and_leaves_open_what_was_not():
