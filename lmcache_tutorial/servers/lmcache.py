@@ -156,7 +156,8 @@ class Cache(Program):
         memory = self.status()["storage_manager"]["l1_manager"]
         if self.plan:
             _take(SHM / f"{POOL}{self.plan.shm_name}")
-        return bool(memory["memory_total_bytes"] >= memory["memory_configured_bytes"])
+        configured = memory.get("memory_configured_bytes", 0)  # not told before LMCache 0.5.5
+        return bool(memory["memory_total_bytes"] >= configured)
 
     def counters(self) -> CacheCounters:
         """Read its counters."""

@@ -370,6 +370,13 @@ def test_a_cache_is_ready_when_its_memory_has_grown_to_its_size(total, ready):
     cache.client.close()
 
 
+def test_a_cache_that_does_not_tell_its_size_is_ready_when_it_is_healthy():
+    """As LMCache 0.5.3 and 0.5.4 do not."""
+    cache = cache_that_says(l1_manager={"memory_total_bytes": 64})
+    assert cache.answers()
+    cache.client.close()
+
+
 def test_the_memory_that_a_cache_uses_first_is_taken_when_it_is_ready(tmp_path, monkeypatch):
     monkeypatch.setattr(lmcache, "SHM", tmp_path)
     monkeypatch.setattr(lmcache, "USED_FIRST_BYTES", 2**20)

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -120,6 +121,33 @@ def test_the_torch_that_an_engine_is_built_for_stands_in_its_wheel(tmp_path, mon
     stated[0] = ""
     with pytest.raises(module._NotInstalledError, match="does not say which torch"):
         module._torch_of("0.26.0", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("has_it", "got"),
+    [
+        (lambda command: "torch==2.11.0+cpu" in command, "2.11.0+cpu"),
+        (lambda command: "--find-links" in command, "2.11.0+cpu"),
+        (lambda command: "torch==2.11.0" in command, "2.11.0"),
+    ],
+    ids=["an index here", "PyTorch's page", "PyPI"],
+)
+def test_torch_comes_from_the_first_source_that_has_it(monkeypatch, has_it, got):
+    def call(command, what):
+        if not has_it(command):
+            raise module._NotInstalledError(f"{what}: no matching distribution")
+
+    monkeypatch.setattr(module, "_call", call)
+    assert module._install_torch(Path("python"), "2.11.0+cpu") == got
+
+
+def test_a_torch_that_no_source_has_is_named(monkeypatch):
+    def call(command, what):
+        raise module._NotInstalledError(f"{what}: no matching distribution")
+
+    monkeypatch.setattr(module, "_call", call)
+    with pytest.raises(module._NotInstalledError, match=r"torch 2.11.0\+cpu or 2.11.0: no matching"):
+        module._install_torch(Path("python"), "2.11.0+cpu")
 
 
 @pytest.mark.parametrize("given", ["0.32.0", "0.32.0:", ":0.5.6", "0.32.0:0.5.6 --pre", "a/b:c"])

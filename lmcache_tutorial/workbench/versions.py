@@ -175,7 +175,7 @@ def _try(pair: Pair, root: Path) -> Row:
         try:
             cache = _newest(sys.executable) if pair.cache == NEWEST else pair.cache
             torch = _torch_of(pair.engine, Path(folder))
-            python = _environment(Pair(pair.engine, cache), torch, Path(folder), root)
+            python, torch = _environment(Pair(pair.engine, cache), torch, Path(folder), root)
         except _NotInstalledError as error:
             took = time.monotonic() - begun
             known = None if cache == NEWEST else cache
@@ -235,19 +235,15 @@ def _reasons(bad: Sequence[ElementTree.Element]) -> str:
     return _short(f"{bad[0].get('name')}{more}: {told.get('message') or told.text or ''}")
 
 
-def _environment(pair: Pair, torch: str, folder: Path, root: Path) -> Path:
-    """Make the environment of a pair; return its Python.
+def _environment(pair: Pair, torch: str, folder: Path, root: Path) -> tuple[Path, str]:
+    """Make the environment of a pair; return its Python, and the torch that it got.
 
     Raises:
         _NotInstalledError: something of it cannot be installed.
     """
     python = folder / "venv" / "bin" / "python"
     _call([sys.executable, "-m", "venv", str(folder / "venv")], "venv")
-    pip = [str(python), "-m", "pip", "install", "-q", f"torch=={torch}"]
-    try:
-        _call(pip, "torch")
-    except _NotInstalledError:  # pip knows no such wheel by itself
-        _call([*pip, "--find-links", TORCH_PAGE], f"torch {torch}")
+    torch = _install_torch(python, torch)
     overrides = folder / "overrides.txt"
     never = [f"{name} ; sys_platform == 'never'" for name in LEFT_OUT]
     overrides.write_text("\n".join([f"torch=={torch}", *never]) + "\n")
@@ -261,7 +257,28 @@ def _environment(pair: Pair, torch: str, folder: Path, root: Path) -> Path:
     uv = [sys.executable, "-m", "uv", "pip", "install", "-q", "--python", str(python)]
     _call([*uv, "--override", str(overrides), *wanted], "packages")
     _call([*uv, "--no-deps", *_locked(root, WEIGHTS)], "weights")
-    return python
+    return python, torch
+
+
+def _install_torch(python: Path, torch: str) -> str:
+    """Install the torch that an engine is built for; return the version that it got.
+
+    Most of them for a CPU are on PyTorch's page alone. Where that cannot be reached, PyPI's build of the same
+    version has the same interface; it brings CUDA's libraries, some 4 GB that nothing here uses.
+
+    Raises:
+        _NotInstalledError: no source has it.
+    """
+    pip, everywhere = [str(python), "-m", "pip", "install", "-q"], torch.partition("+")[0]
+    sources = [[f"torch=={torch}"], [f"torch=={torch}", "--find-links", TORCH_PAGE], [f"torch=={everywhere}"]]
+    for place, source in enumerate(sources, 1):
+        try:
+            _call([*pip, *source], f"torch {torch} or {everywhere}")
+            break
+        except _NotInstalledError:
+            if place == len(sources):
+                raise
+    return torch if place < len(sources) else everywhere
 
 
 def _torch_of(engine: str, folder: Path) -> str:
