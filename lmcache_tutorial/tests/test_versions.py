@@ -73,6 +73,19 @@ def test_a_test_of_the_gate_that_fails_is_said(installed, tmp_path):
     assert done.exit_code == 1
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        '<error message="failed on setup with &quot;a.b.CountersError: its counters say 0.&quot;"/>',
+        '<failure message="a.b.CountersError: its counters say 0."/>',
+    ],
+)
+def test_a_reason_begins_with_the_error(installed, tmp_path, told):
+    installed(JUNIT.format(told))
+    (row,) = try_versions([Pair.of("0.30.0:0.5.5")], tmp_path)
+    assert row.seen == "misaligned: CountersError: its counters say 0."
+
+
 def test_a_run_that_wrote_nothing_says_its_last_words(installed, tmp_path, monkeypatch):
     installed("")
     monkeypatch.setattr(module, "_run_lessons", lambda *_: "ImportError: no such name")

@@ -232,7 +232,10 @@ def _reasons(bad: Sequence[ElementTree.Element]) -> str:
         return ""
     told = next(one for one in (bad[0].find("failure"), bad[0].find("error")) if one is not None)
     more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-    return _short(f"{bad[0].get('name')}{more}: {told.get('message') or told.text or ''}")
+    words = told.get("message") or told.text or ""
+    words = re.sub(r'^failed on setup with "(.*)"$', r"\1", words, flags=re.DOTALL)
+    words = re.sub(r"^[\w.]+\.(\w+Error\b)", r"\1", words)  # an error's module says nothing to a reader
+    return _short(f"{bad[0].get('name')}{more}: {words}")
 
 
 def _environment(pair: Pair, torch: str, folder: Path, root: Path) -> tuple[Path, str]:
