@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,9 @@ def interrupted_by_signals() -> list[Callable[[], Any]]:
 def run_child(
     command: Sequence[str], *, cwd: Path, limit_s: float, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end. Where the wait ends otherwise, the program is asked to end, and then made to.
+    """Run a program to its end. Where the wait ends otherwise, it is asked to end, and then made to.
+
+    So is what it has started itself, unless that is in a session of its own, as servers are.
 
     Args:
         command: its words.
@@ -44,14 +48,21 @@ def run_child(
         subprocess.TimeoutExpired: it took longer.
     """
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=cwd, env=env, text=True, stdout=pipe, stderr=pipe) as child:
+    with subprocess.Popen(
+        command, cwd=cwd, env=env, text=True, stdout=pipe, stderr=pipe, start_new_session=True
+    ) as child:
         try:
             out, err = child.communicate(timeout=limit_s)
         except BaseException:
-            child.terminate()
-            try:
+            _signal_all(child, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
                 child.communicate(timeout=END_LIMIT_S)
-            except subprocess.TimeoutExpired:
-                child.kill()
+            _signal_all(child, signal.SIGKILL)
             raise
     return subprocess.CompletedProcess(command, child.returncode, out, err)
+
+
+def _signal_all(child: subprocess.Popen[str], number: int) -> None:
+    """Send a signal to a program and to all that it has started in its session."""
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, number)

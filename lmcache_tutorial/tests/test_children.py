@@ -58,6 +58,17 @@ def test_a_child_that_takes_too_long_is_ended(tmp_path):
         run_child([sys.executable, "-c", "import time; time.sleep(60)"], cwd=tmp_path, limit_s=0.5)
 
 
+def test_what_a_child_has_started_ends_with_it(tmp_path):
+    """As pip, which python -m venv starts: it went on writing into a folder that was being deleted."""
+    grandchild = "import sys, time; open('begun', 'w'); time.sleep(3); open('written', 'w')"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grandchild!r}])"
+    with pytest.raises(subprocess.TimeoutExpired):
+        run_child([sys.executable, "-c", child], cwd=tmp_path, limit_s=1.5)
+    assert (tmp_path / "begun").exists()
+    time.sleep(2)
+    assert not (tmp_path / "written").exists()
+
+
 def test_what_a_child_says_and_how_it_ends_are_returned(tmp_path):
     done = run_child(
         [sys.executable, "-c", "import os, sys; print(os.getcwd()); sys.exit(3)"], cwd=tmp_path, limit_s=60

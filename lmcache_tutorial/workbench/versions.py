@@ -328,7 +328,7 @@ def _call(command: Sequence[str], what: str) -> str:
         _NotInstalledError: it failed, or took too long.
     """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_LIMIT_S, check=False)
+        done = run_child(command, cwd=Path.cwd(), limit_s=INSTALL_LIMIT_S)
     except subprocess.TimeoutExpired:
         raise _NotInstalledError(f"{what}: not installed after {INSTALL_LIMIT_S:g} s") from None
     if done.returncode:
