@@ -86,14 +86,15 @@ def engine(variant, number, options, work):
     command += ["--hf-overrides", json.dumps(NARROW)]
     server = None
     if variant == "native":
-        command += ["--kv-offloading-backend", "native", "--kv-offloading-size", "8"]
+        command += ["--kv-offloading-backend", "native", "--kv-offloading-size", f"{options.memory_gib:g}"]
     elif variant != "alone":
         environment["OWN_HIT_VARIANT"] = variant
         reach = {"lmcache.mp.host": "tcp://127.0.0.1", "lmcache.mp.port": cache}
         connector = {"kv_connector": "OwnHitConnector", "kv_connector_module_path": Path(__file__).stem}
         connector |= {"kv_role": "kv_both", "kv_connector_extra_config": reach}
         command += ["--kv-transfer-config", json.dumps(connector)]
-        server = [sys.executable, "-m", "lmcache.cli.main", "server", "--port", str(cache), "--l1-size-gb", "2"]
+        server = [sys.executable, "-m", "lmcache.cli.main", "server", "--port", str(cache)]
+        server += ["--l1-size-gb", f"{options.memory_gib:g}"]
         server += ["--http-host", "127.0.0.1", "--http-port", str(8300 + number), "--prometheus-port", str(9300 + number)]
         server += ["--eviction-policy", "LRU", "--chunk-size", "256", "--supported-transfer-mode", "auto"]
     return port, [*command, *options.vllm], server, environment, log
@@ -166,6 +167,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=15)
     variants = ["asked", "skip", "wait", "native", "alone"]
     parser.add_argument("--variants", nargs="+", default=["asked", "skip", "wait"], choices=variants)
+    parser.add_argument("--memory-gib", type=float, default=2, help="of each LMCache, and of native offload")
     parser.add_argument("--work", type=Path, default=Path("own_hit_waits"), help="folder for the logs")
     ours, theirs = sys.argv[1:], []
     if "--" in ours:
