@@ -10,6 +10,9 @@ BY_SOURCE, TTFT = "vllm:prompt_tokens_by_source_total", "vllm:time_to_first_toke
 LOOKED_UP = "lmcache_mp_lookup_requested_tokens_total"
 STORED = "lmcache_mp_l1_write_chunks_total"
 HIT_L1, HIT_ALL = "lmcache_mp_lookup_hit_l1_tokens_total", "lmcache_mp_lookup_hit_tokens_total"
+HIT_L2 = "lmcache_mp_lookup_hit_l2_tokens_total"
+# From LMCache 0.5.7 on those three count what lies beyond the engine's own hit, and these whole prompts.
+PROMPTS, REUSED = "lmcache_mp_lookup_prompt_tokens_total", "lmcache_mp_lookup_request_hit_tokens_total"
 
 
 class CountersError(RuntimeError):
@@ -36,7 +39,9 @@ class EngineCounters:
 class CacheCounters:
     """One LMCache server's counters: tokens looked up and hit [tokens], chunks stored in its memory.
 
-    A look-up counts the whole prompt, also what the engine holds itself. ``absent`` names counters that are
+    A look-up counts the whole prompt, also what the engine holds itself: its whole chunks, or with
+    ``counts_tails`` (LMCache 0.5.7) all of it. ``missed`` is what was looked up and not found, where it does
+    not follow from the others. ``absent`` names counters that are
     not on its page: it shows one only after it has counted something, so at its start all are absent, and 0.
     ``told`` is false where the page has nothing of LMCache's at all: with ``--otlp-endpoint`` LMCache 0.5.6
     sends its counters there, and no page has them.
@@ -48,6 +53,15 @@ class CacheCounters:
     stored_chunks: int = 0
     absent: tuple[str, ...] = ()
     told: bool = True
+    counts_tails: bool = False
+    missed: int | None = None
+
+    @property
+    def lookup_missed(self) -> int:
+        """Tokens that were looked up and not found, in whole chunks."""
+        if self.missed is None:
+            return self.lookup_requested - self.lookup_hit_l1 - self.lookup_hit_l2
+        return self.missed
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +103,18 @@ class Snapshot:
 
     @property
     def lookup_requested(self) -> int:
-        """Tokens that caches were asked for, in whole chunks."""
+        """Tokens of the prompts that caches were asked about, in whole chunks or with their tails."""
         return sum(one.lookup_requested for one in self.caches)
+
+    @property
+    def lookup_missed(self) -> int:
+        """Tokens that caches were asked for and did not hold, in whole chunks."""
+        return sum(one.lookup_missed for one in self.caches)
+
+    @property
+    def counts_tails(self) -> bool:
+        """Tell whether what is looked up is counted to the prompt's last token."""
+        return any(one.counts_tails for one in self.caches)
 
     @property
     def lookup_hit_l1(self) -> int:
@@ -101,11 +125,6 @@ class Snapshot:
     def lookup_hit_l2(self) -> int:
         """Tokens that look-ups found in tiers behind the caches."""
         return sum(one.lookup_hit_l2 for one in self.caches)
-
-    @property
-    def lookup_hit(self) -> int:
-        """Tokens that look-ups found anywhere."""
-        return self.lookup_hit_l1 + self.lookup_hit_l2
 
     @property
     def stored_chunks(self) -> int:
@@ -145,19 +164,25 @@ def engine_counters(text: str) -> EngineCounters:
 
 
 def cache_counters(text: str) -> CacheCounters:
-    """Read the ``/metrics`` page of LMCache's multi-process server (0.5.3 to 0.5.6).
+    """Read the ``/metrics`` page of LMCache's multi-process server (0.5.3 to 0.5.7rc2).
 
-    0.5.3 counts hits of all tiers together: they are taken as the memory's.
+    0.5.3 counts hits of all tiers together: they are taken as the memory's. 0.5.7 looks up only what lies
+    beyond the engine's own hit; what that hit covers counts as found in memory, as before.
     """
     samples = _samples(text, "lmcache_")
     names = {name for name, _, _ in samples}
+    whole = PROMPTS in names
+    in_memory = HIT_L1 if HIT_L1 in names else HIT_ALL
+    asked, found, behind = (int(_total(samples, name)) for name in (LOOKED_UP, in_memory, HIT_L2))
     return CacheCounters(
-        lookup_requested=int(_total(samples, LOOKED_UP)),
-        lookup_hit_l1=int(_total(samples, HIT_L1 if HIT_L1 in names else HIT_ALL)),
-        lookup_hit_l2=int(_total(samples, "lmcache_mp_lookup_hit_l2_tokens_total")),
+        lookup_requested=int(_total(samples, PROMPTS)) if whole else asked,
+        lookup_hit_l1=int(_total(samples, REUSED)) - behind if whole else found,
+        lookup_hit_l2=behind,
         stored_chunks=int(_total(samples, STORED)),
         absent=tuple(name for name in (LOOKED_UP, STORED) if name not in names),
         told=bool(samples),
+        counts_tails=whole,
+        missed=asked - found - behind if whole else None,
     )
 
 

@@ -47,9 +47,12 @@ class Settling:
                 somebody else uses this engine, and nobody could tell whose tokens are whose.
         """
         deadline = time.monotonic() + SETTLE_LIMIT_S
-        looked_up = sum(prompt // self.chunk * self.chunk for prompt in prompts) if self.chunk else 0
+        chunk = self.chunk or max(prompts, default=0) + 1  # without LMCache no prompt has a whole one
+        whole = [prompt for prompt in prompts if prompt >= chunk]
         while True:
             now = self.read()
+            tails = now.counts_tails
+            looked_up = sum(prompt if tails else prompt // chunk * chunk for prompt in whole)
             engine, lmcache = now.prompt - since.prompt, now.lookup_requested - since.lookup_requested
             if engine > sum(prompts):
                 raise CountersError(
@@ -135,7 +138,7 @@ class Settling:
 
 def _missed(since: Snapshot, now: Snapshot) -> int:
     """Count the tokens that were looked up and not found."""
-    return (now.lookup_requested - now.lookup_hit) - (since.lookup_requested - since.lookup_hit)
+    return now.lookup_missed - since.lookup_missed
 
 
 def _not_there(counter: str) -> CountersError:

@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 
 from lmcache_tutorial.asking.token_sources import token_sources
 from lmcache_tutorial.quantities.records import TokenSources
-from lmcache_tutorial.servers.counters import CountersError, Snapshot, cache_counters, engine_counters
+from lmcache_tutorial.servers.counters import (
+    CacheCounters,
+    CountersError,
+    EngineCounters,
+    Snapshot,
+    cache_counters,
+    engine_counters,
+)
 from lmcache_tutorial.tests.snapshots import snapshot
 
 ENGINE = """# HELP vllm:prompt_tokens_by_source Number of prompt tokens by source.
@@ -54,14 +61,44 @@ def test_lmcache_0_5_3_counts_the_hits_of_all_tiers_together():
     assert cache_counters(page).lookup_hit_l1 == 512
 
 
+def page_of_0_5_7(**tokens):
+    lines = (f"# TYPE lmcache_mp_lookup_{name}_tokens_total counter\n" for name in tokens)
+    values = (f"lmcache_mp_lookup_{name}_tokens_total {value}.0\n" for name, value in tokens.items())
+    return "".join(map("".join, zip(lines, values, strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("engine", "asked", "from_memory", "from_tier", "missed"),
+    [
+        pytest.param(1216, 0, 0, 0, 0, id="the engine holds all"),
+        pytest.param(640, 576, 384, 0, 192, id="LMCache adds some"),
+        pytest.param(0, 1216, 1216, 0, 0, id="LMCache holds all"),
+        pytest.param(0, 1216, 640, 384, 192, id="memory and a tier"),
+        pytest.param(0, 1216, 0, 0, 1216, id="nobody holds any"),
+    ],
+)
+def test_lmcache_0_5_7_counts_what_lies_beyond_the_engines_hit(engine, asked, from_memory, from_tier, missed):
+    loaded, prompt = from_memory + from_tier, 1245
+    page = page_of_0_5_7(
+        requested=asked, hit_l1=from_memory, hit_l2=from_tier, prompt=prompt, request_hit=engine + loaded
+    )
+    counted = cache_counters(page)
+    assert (counted.lookup_requested, counted.counts_tails, counted.lookup_missed) == (prompt, True, missed)
+    after = Snapshot((EngineCounters(prompt - engine - loaded, engine, loaded, 0.1, 1),), (counted,))
+    found = token_sources(
+        Snapshot((EngineCounters(),), (CacheCounters(),)), after, cached_tokens=engine + loaded
+    )
+    assert (found.engine, found.lmcache_l1, found.lmcache_l2) == (engine, from_memory, from_tier)
+
+
 def test_a_snapshot_sums_over_servers_and_keeps_each():
     one, two = engine_counters(ENGINE.format(1, 2, 3)), engine_counters(ENGINE.format(10, 20, 30))
     caches = tuple(cache_counters(LMCACHE.format(64.0, float(hit))) for hit in (32, 64))
     both = Snapshot((one, two), caches)
     assert (both.computed, both.engine, both.external, both.prompt) == (11, 22, 33, 66)
     assert (both.ttft_sum_s, both.ttft_count) == (3.0, 6)
-    assert (both.lookup_requested, both.lookup_hit, both.stored_chunks) == (128, 98, 330)
-    assert Snapshot((one,)).lookup_hit == 0
+    assert (both.lookup_requested, both.lookup_missed, both.stored_chunks) == (128, 30, 330)
+    assert Snapshot((one,)).lookup_missed == 0
 
 
 def test_a_page_of_another_program_is_an_error():

@@ -87,6 +87,18 @@ def test_calls_are_counted_when_both_servers_have_them(clock):
         waiting(reads(late), chunk=256).counted(START, [1100])
 
 
+def test_look_ups_that_count_tails_are_waited_for_to_the_last_prompt(clock):
+    """Two of three prompts of 127 tokens are more than the whole chunks of all three."""
+
+    def counted(prompts):
+        engine = {"computed": 381, "ttft_sum_s": 1, "ttft_count": 3}
+        return snapshot(**engine, lookup_requested=127 * prompts, counts_tails=True, missed=64 * prompts)
+
+    read = reads(counted(2), counted(2), counted(3))
+    assert waiting(read, chunk=64).counted(START, [127] * 3) == counted(3)
+    assert waiting(reads(counted(3)), chunk=64).counted(START, [127] * 3 + [0]) == counted(3)
+
+
 def test_tokens_of_somebody_else_are_an_error_and_not_ours(clock):
     with pytest.raises(CountersError, match="somebody else uses this engine"):
         waiting(reads(now()), chunk=256).counted(START, [1000])
