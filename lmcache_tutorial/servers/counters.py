@@ -11,7 +11,7 @@ LOOKED_UP = "lmcache_mp_lookup_requested_tokens_total"
 STORED = "lmcache_mp_l1_write_chunks_total"
 HIT_L1, HIT_ALL = "lmcache_mp_lookup_hit_l1_tokens_total", "lmcache_mp_lookup_hit_tokens_total"
 HIT_L2 = "lmcache_mp_lookup_hit_l2_tokens_total"
-# From LMCache 0.5.7 on those three count what lies beyond the engine's own hit, and these whole prompts.
+# From LMCache 0.5.7 on those above count look-ups beyond the engine's own hit, and these whole prompts.
 PROMPTS, REUSED = "lmcache_mp_lookup_prompt_tokens_total", "lmcache_mp_lookup_request_hit_tokens_total"
 
 
@@ -41,8 +41,8 @@ class CacheCounters:
 
     A look-up counts the whole prompt, also what the engine holds itself: its whole chunks, or with
     ``counts_tails`` (LMCache 0.5.7) all of it. ``missed`` is what was looked up and not found, where it does
-    not follow from the others. ``absent`` names counters that are
-    not on its page: it shows one only after it has counted something, so at its start all are absent, and 0.
+    not follow from the others. ``absent`` names counters that are not on its page: it shows one only after it
+    has counted something, so at its start all are absent, and 0.
     ``told`` is false where the page has nothing of LMCache's at all: with ``--otlp-endpoint`` LMCache 0.5.6
     sends its counters there, and no page has them.
     """

@@ -272,16 +272,16 @@ def _install_torch(python: Path, torch: str) -> str:
     Raises:
         _NotInstalledError: no source has it.
     """
-    pip, everywhere = [str(python), "-m", "pip", "install", "-q"], torch.partition("+")[0]
-    sources = [[f"torch=={torch}"], [f"torch=={torch}", "--find-links", TORCH_PAGE], [f"torch=={everywhere}"]]
-    for place, source in enumerate(sources, 1):
+    everywhere = torch.partition("+")[0]
+    failed = _NotInstalledError()
+    for version, *where in ((torch,), (torch, "--find-links", TORCH_PAGE), (everywhere,)):
+        pip = [str(python), "-m", "pip", "install", "-q", f"torch=={version}", *where]
         try:
-            _call([*pip, *source], f"torch {torch} or {everywhere}")
-            break
-        except _NotInstalledError:
-            if place == len(sources):
-                raise
-    return torch if place < len(sources) else everywhere
+            _call(pip, f"torch {torch} or {everywhere}")
+            return version
+        except _NotInstalledError as error:
+            failed = error
+    raise failed
 
 
 def _torch_of(engine: str, folder: Path) -> str:
