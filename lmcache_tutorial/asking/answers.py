@@ -6,7 +6,7 @@ Nothing is assumed of the server beyond the API: what it does not tell is ``None
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
@@ -17,6 +17,7 @@ from ..settings.secrets import redact
 from .streams import read_stream
 
 ANSWER_LIMIT_S = 120.0  # without a byte: a long cold prompt on a slow machine takes a minute
+LONGEST = 5  # times as long may a whole answer take
 
 
 class NoAnswerError(RuntimeError):
@@ -34,6 +35,7 @@ class Answer:
         text: the answer.
         token: its first token, as the server writes it; empty where it does not tell.
         likely: the candidates for the first token, each with its log-probability [nats].
+        generated: the answer's token ids; empty where the server does not tell.
     """
 
     prompt_tokens: int | None
@@ -42,6 +44,7 @@ class Answer:
     text: str
     token: str = ""
     likely: Mapping[str, float] = field(default_factory=dict)
+    generated: tuple[int, ...] = ()
 
     def distance(self, other: Answer) -> float | None:
         """Compute how far the log-probability of this answer's first token is from the other's [nats].
@@ -87,7 +90,10 @@ def timed_stream(
     pieces: list[tuple[float, bytes]] = []
     try:
         with client.stream("POST", path, json=asked, timeout=limit_s) as answer:
-            pieces += [(time.perf_counter(), piece) for piece in answer.iter_raw()]
+            for piece in answer.iter_raw():
+                pieces.append((time.perf_counter(), piece))
+                if pieces[-1][0] - sent > LONGEST * limit_s:  # comments, say, that keep the connection open
+                    raise NoAnswerError(f"it did not end within {LONGEST * limit_s:g} s")
             status = answer.status_code
     except httpx.HTTPError as error:
         raise NoAnswerError(f"{type(error).__name__}: {error}") from None
@@ -111,6 +117,8 @@ def read_answer(pieces: Sequence[tuple[float, bytes]], sent: float) -> Answer:
         raise NoAnswerError(f"in the stream: {redact(found.error)[:300]}")
     if not found.times:
         raise NoAnswerError("the answer ended without a token")
+    if not found.whole:
+        raise NoAnswerError("the answer broke off")
     first = found.likely[0] if found.likely else {}
     likely = {one["token"]: float(one["logprob"]) for one in (*first.get("top_logprobs", ()), first) if one}
     return Answer(
@@ -120,4 +128,18 @@ def read_answer(pieces: Sequence[tuple[float, bytes]], sent: float) -> Answer:
         found.text,
         first.get("token", ""),
         likely,
+        tuple(_ids(found.likely)),
     )
+
+
+def _ids(likely: Sequence[Mapping[str, Any]]) -> Iterator[int]:
+    """Read the answer's token ids, where vLLM writes them in the tokens' place, up to the first that is none.
+
+    >>> list(_ids([{"token": "token_id:17"}, {"token": "token_id:4"}])), list(_ids([{"token": "Paris"}]))
+    ([17, 4], [])
+    """
+    for one in likely:
+        name, _, number = str(one["token"]).partition(":")
+        if name != "token_id" or not number.isdigit():
+            return
+        yield int(number)

@@ -29,6 +29,7 @@ class ModelCall:
             streamed, for then nobody knows when its first token came.
         text: the answer.
         request: the body that the application made.
+        generated: the answer's token ids; empty where the server does not tell.
     """
 
     node: str
@@ -37,6 +38,7 @@ class ModelCall:
     ttft_s: float | None
     text: str
     request: Body = field(repr=False)
+    generated: tuple[int, ...] = field(default=(), repr=False)
 
 
 class Recorder(TimedTransport):
@@ -79,6 +81,8 @@ def _streamed(sent: Sent, how: Ended, raw: bytes) -> ModelCall:
         raise ValueError(f"in the stream: {redact(found.error)[:300]}")
     if not found.times:
         raise ValueError("the answer ended without a token")
+    if not found.whole:
+        raise ValueError("the answer broke off")
     return _call(sent, found, found.times[0] - sent.at)
 
 
@@ -87,10 +91,12 @@ def _whole(sent: Sent, how: Ended, raw: bytes) -> ModelCall:
     found = json.loads(raw)
     choice = (found.get("choices") or [{}])[0]
     text = choice.get("text") or (choice.get("message") or {}).get("content") or ""
-    told = Streamed((), text, (), (), found.get("usage") or {}, {}, "")
+    generated = tuple(choice.get("token_ids") or ())
+    told = Streamed((), text, (), generated, found.get("usage") or {}, {}, "")
     return _call(sent, told, None)
 
 
 def _call(sent: Sent, found: Streamed, ttft_s: float | None) -> ModelCall:
     prompt_tokens = found.usage.get("prompt_tokens")
-    return ModelCall(sent.node, prompt_tokens, found.cached_tokens, ttft_s, found.text, sent.body)
+    told = (sent.node, prompt_tokens, found.cached_tokens, ttft_s, found.text, sent.body)
+    return ModelCall(*told, found.generated)

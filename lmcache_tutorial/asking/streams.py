@@ -8,7 +8,9 @@ from typing import Any
 
 from ..quantities.records import Call
 from ..servers.counters import CountersError
-from .first_token import events, token_text
+from .first_token import DONE, events, token_text
+
+MARK_PIECES = 8  # the end mark is among the last of a stream's pieces, however it is cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,8 @@ class Streamed:
         metrics: vLLM's own times of the request; empty likewise.
         error: what came in the answer's place, or within it; empty where nothing did.
         id: the server's name for the answer.
+        whole: whether anything tells that the answer ended, and was not cut off: a reason for its end, the
+            count of tokens, or the stream's own end mark.
     """
 
     times: tuple[float, ...]
@@ -34,6 +38,7 @@ class Streamed:
     metrics: Mapping[str, Any]
     error: str
     id: str = ""
+    whole: bool = True
 
     @property
     def cached_tokens(self) -> int | None:
@@ -58,6 +63,7 @@ def read_stream(chunks: Sequence[tuple[float, bytes]]) -> Streamed:
     usage: Mapping[str, Any] = {}
     metrics: Mapping[str, Any] = {}
     error, name = "", ""
+    whole = DONE in b"".join(piece for _, piece in chunks[-MARK_PIECES:])
     for at, event in events(chunks):
         usage, metrics = event.get("usage") or usage, event.get("metrics") or metrics
         error, name = error or _told_error(event.get("error")), name or str(event.get("id") or "")
@@ -65,10 +71,11 @@ def read_stream(chunks: Sequence[tuple[float, bytes]]) -> Streamed:
             if (piece := token_text(choice)) is not None:
                 times.append(at)
                 text.append(piece)
+            whole = whole or choice.get("finish_reason") is not None
             generated += choice.get("token_ids") or []
             likely += _likely(choice.get("logprobs") or {})
     told = (tuple(times), "".join(text), tuple(likely), tuple(generated))
-    return Streamed(*told, usage, metrics, error, name)
+    return Streamed(*told, usage, metrics, error, name, whole or bool(usage))
 
 
 def parse_stream(chunks: Sequence[tuple[float, bytes]], *, node: str, sent: float) -> Call:

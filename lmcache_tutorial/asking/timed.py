@@ -16,6 +16,7 @@ import httpx
 from ..settings.connections import CONNECTIONS
 
 CLOSE_LIMIT_S = 5.0
+LONGEST_ANSWER_S = 1800.0  # a server may send comments for ever, by which it keeps the connection open
 LANGCHAINS_CONFIG = "langchain_core.runnables.config"
 REPLACED = ("content-length", "accept-encoding")  # httpx gives names in small letters
 Pieces = Sequence[tuple[float, bytes]]  # (arrival on the client clock [s], bytes)
@@ -116,6 +117,8 @@ class _TimedStream(httpx.SyncByteStream):
             for piece in self._inner:
                 self._pieces.append((time.perf_counter(), piece))
                 self._arrived.put(piece)
+                if self._pieces[-1][0] - self._sent.at > LONGEST_ANSWER_S:
+                    raise httpx.ReadTimeout(f"the answer did not end within {LONGEST_ANSWER_S:g} s")
             self._noted = self._transport.noted()  # here, since this thread's own wait ends with it
             self._arrived.put(None)
         except BaseException as error:  # it belongs to whoever reads the answer

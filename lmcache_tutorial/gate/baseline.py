@@ -75,9 +75,14 @@ class Baseline:
                     f"{group['id']} is no baseline: {bad[0] if bad else group['reason']}.\n"
                     "To fix: mend what fails first"
                 )
-        found = {group["id"]: _kept(group) for group in groups}
+        environment = results["environment"]
+        first = fingerprint(environment)
+        found = {}
+        for group in groups:
+            its = fingerprint(environment, group.get("url"))
+            found[group["id"]] = _kept(group) | ({} if its == first else {"fingerprint": its})
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return cls(fingerprint(results["environment"]), found, reason.strip(), now)
+        return cls(first, found, reason.strip(), now)
 
     @classmethod
     def read(cls, path: Path) -> Baseline:
@@ -106,18 +111,23 @@ class Baseline:
         document |= {"fingerprint": dict(self.fingerprint), "groups": dict(self.groups)}
         return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
-    def differences(self, now: Fingerprint, names: Sequence[str]) -> list[str]:
-        """Say which of some fields of a fingerprint are other than they were."""
-        return [
-            f"{name.replace('_', ' ')} was {self.fingerprint.get(name)}, and is {now.get(name)}"
-            for name in names
-            if self.fingerprint.get(name) != now.get(name)
-        ]
+    def differences(self, group: Group, now: Fingerprint, names: Sequence[str]) -> list[str]:
+        """Say which of some fields of a group's fingerprint are other than they were.
+
+        A template that renders every prompt of the group with as many tokens as it did is none: some write
+        the date.
+        """
+        then: Fingerprint = self.groups[group["id"]].get("fingerprint", self.fingerprint)
+        other = [name for name in names if then.get(name) != now.get(name)]
+        if "template" in other and _as_long(self.groups[group["id"]], group):
+            other.remove("template")
+        return [f"{name.replace('_', ' ')} was {then.get(name)}, and is {now.get(name)}" for name in other]
 
 
-def fingerprint(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Take out of a run's environment what decides its hits and its times."""
-    found = (environment.get("deployments") or [{}])[0]
+def fingerprint(environment: Mapping[str, Any], url: str | None = None) -> dict[str, Any]:
+    """Take out of a run's environment what decides its hits and its times, at an address or at the first."""
+    deployments = environment.get("deployments") or [{}]
+    found = next((one for one in deployments if one.get("url") == url), deployments[0])
     kept = {name: found.get(name) for name in ("model", "template", "block_tokens", "chunk_tokens")}
     kept |= {"engine_version": found.get("engine_version"), "lmcache": found.get("lmcache_url") is not None}
     return kept | {"machine": environment.get("hardware")}
@@ -153,6 +163,11 @@ def slower(then: Group, now: Group, margin: Margin) -> tuple[bool, str]:
     return ratio.low > margin.ratio and growth_s > margin.growth_s, seen
 
 
+def _as_long(then: Group, now: Group) -> bool:
+    lengths = [[one.get("prompt_tokens") for one in group["requests"]] for group in (then, now)]
+    return lengths[0] == lengths[1] and None not in lengths[0]
+
+
 def _first_other(before: Group, request: Group) -> str:
     """Name the first part of a prompt, or of the one that it shares with, that is other than it was."""
     for whose, key in (("", "segments"), (" of the earlier request", "forerunner_segments")):
@@ -169,6 +184,7 @@ def _kept(group: Group) -> dict[str, Any]:
     requests = [
         {
             "line": one["line"],
+            "prompt_tokens": one.get("prompt_tokens"),
             "reused": _least(one["reused"]),
             "segments": one["segments"],
             "forerunner_segments": one["forerunner_segments"],

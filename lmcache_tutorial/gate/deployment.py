@@ -22,10 +22,9 @@ from ..servers.lmcache import Cache
 from ..settings.connections import CONNECTIONS
 from ..settings.topology import CacheConfig
 from .namespace import Namespace
+from .probe import Probe, probe_numbers
 
 KEYS = ("LMCACHE_TUTORIAL_API_KEY", "OPENAI_API_KEY")  # the first of these variables that is set
-PROBE_NUMBERS = 150  # at least
-NUMBER_TOKENS = (3, 7)  # what tokenizers make of a number of six digits and a space, at least and at most
 ANSWER_TOKENS = 4
 CANDIDATES = 5  # for the first token
 ALWAYS_THE_SAME = Prompt(
@@ -116,9 +115,10 @@ class Deployment:
         Raises:
             NoAnswerError: no whole answer came.
         """
-        return ask_streamed(
-            self.client, prompt.path, {**_asked(self.model, prompt), **within.put(prompt.body)}
-        )
+        # A server that does not state vLLM's version may refuse what the API does not know.
+        ids = {"return_tokens_as_token_ids": True} if self.engine_version else {}
+        asked = {**_asked(self.model, prompt), **ids, **within.put(prompt.body)}
+        return ask_streamed(self.client, prompt.path, asked)
 
     def tokens(self, prompt: Prompt, within: Namespace) -> list[int] | None:
         """Return the prompt's token ids as the server renders it; ``None`` where it has no such page."""
@@ -175,7 +175,14 @@ def find_deployment(
     card = _served(client, model)
     named = str(card["id"])
     chunk_tokens, before = (_chunk_tokens(lmcache), _Work.of(lmcache)) if lmcache else (None, None)
-    probe = _Probe(client, named, _probe_numbers(chunk_tokens or 0, card.get("max_model_len")))
+    unknown = Deployment(client, named, honours_salts=True, tells_cached=True)
+    try:
+        probe = Probe(unknown, probe_numbers(chunk_tokens or 0, card.get("max_model_len")))
+    except NoAnswerError as error:
+        raise DeploymentError(
+            f"{client.base_url.host} serves {named}, but a request had no answer: {error}.\n"
+            "To fix: try the request with curl; the server's log may say more"
+        ) from None
     if lmcache and before and probe.prompt_tokens >= (chunk_tokens or 0):
         _check_asked(lmcache, before, probe.prompt_tokens)
     found = Deployment(
@@ -203,6 +210,7 @@ def lmcache_at(url: str) -> Cache:
         DeploymentError: it is no address.
     """
     client = client_for(url)
+    client.headers.pop("authorization", None)  # the key is the engine's, and this may be another's machine
     return Cache("lmcache", str(client.base_url).rstrip("/"), client, CacheConfig(), port=0)
 
 
@@ -239,52 +247,6 @@ def client_for(url: str) -> httpx.Client:
 def api_key() -> str:
     """Return the key that the environment has for the deployment; empty without one."""
     return next((os.environ[name] for name in KEYS if os.environ.get(name)), "")
-
-
-def _probe_numbers(chunk_tokens: int, context_tokens: int | None) -> int:
-    """Choose how many numbers a probe has: more than a chunk, for of less LMCache is never asked.
-
-    In a context that is shorter than a chunk it gets as many as fit, and nobody can tell who is asked.
-
-    >>> _probe_numbers(256, 8_192), _probe_numbers(4_096, 65_536), _probe_numbers(4_096, 2_048)
-    (150, 1366, 219)
-    """
-    fewest, most = NUMBER_TOKENS
-    wanted = max(PROBE_NUMBERS, chunk_tokens // fewest + 1)
-    return min(wanted, context_tokens * 3 // 4 // most) if context_tokens else wanted
-
-
-class _Probe:
-    """A prompt that nobody has asked, three times: in one namespace, there again, and in another."""
-
-    def __init__(self, client: httpx.Client, model: str, count: int) -> None:
-        numbers = " ".join(str(100_000 + secrets.randbelow(900_000)) for _ in range(count))
-        content = f"{numbers}\nWhich is the largest?"
-        prompt = Prompt({"messages": [{"role": "user", "content": content}]}, 0)
-        unknown = Deployment(client, model, honours_salts=True, tells_cached=True)
-        one, other = unknown.namespace(), unknown.namespace()
-        try:
-            self.answers = [unknown.ask(prompt, within) for within in (one, one, other)]
-        except NoAnswerError as error:
-            raise DeploymentError(
-                f"{client.base_url.host} serves {model}, but a request had no answer: {error}.\n"
-                "To fix: try the request with curl; the server's log may say more"
-            ) from None
-
-    @property
-    def prompt_tokens(self) -> int:
-        """How long its prompt is [tokens]; 0 where the server does not tell."""
-        return self.answers[0].prompt_tokens or 0
-
-    @property
-    def tells_cached(self) -> bool:
-        """Whether the repeated request says how many of its tokens were not computed."""
-        return self.answers[1].cached_tokens is not None
-
-    @property
-    def honours_salts(self) -> bool:
-        """Whether the request of another salt shared nothing."""
-        return not self.answers[2].cached_tokens
 
 
 def _served(client: httpx.Client, model: str | None) -> Mapping[str, Any]:

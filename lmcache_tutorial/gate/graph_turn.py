@@ -16,7 +16,7 @@ from ..settings.shown import shown
 from .deployment import Deployment
 from .judge_group import parting
 from .namespace import Namespace
-from .prompt_group import Forerunner, forerunner, reusable
+from .prompt_group import Asked, Forerunner, forerunner, reusable
 
 CALL_LIMIT_S = 300.0  # without a byte: an agent's longest prompt, cold, on a slow machine
 NO_CALL = (
@@ -31,7 +31,8 @@ class RecordedClient(httpx.Client):
 
     def __init__(self, deployment: Deployment, namespace: Namespace, *, mask: bool = False) -> None:
         """Open no connection yet; ``mask`` leaves the texts of prompts out of what failures say."""
-        self.recorder = Recorder(namespace.put)
+        ids = {"return_token_ids": True} if deployment.engine_version else {}  # the next turn reuses them
+        self.recorder = Recorder(lambda body: {**ids, **namespace.put(body)})
         super().__init__(transport=self.recorder, timeout=CALL_LIMIT_S)
         self.deployment, self.namespace, self.mask = deployment, namespace, mask
         self._ids: dict[int, list[int] | None] = {}
@@ -55,7 +56,11 @@ class RecordedClient(httpx.Client):
 
     def forerunner(self, place: int) -> Forerunner | None:
         """Find the earlier call that a call shares most tokens with; ``None`` where that is not known."""
-        own, asked = self.ids(place), [(self.prompt(other), self.ids(other) or []) for other in range(place)]
+        own, calls = self.ids(place), self.recorder.calls[:place]
+        asked = [
+            Asked(self.prompt(other), self.ids(other) or [], call.generated)
+            for other, call in enumerate(calls)
+        ]
         return forerunner(self.deployment, asked, self.prompt(place), own) if own and asked else None
 
 
@@ -141,9 +146,7 @@ class GraphTurn:
         """What each call reuses, in closed form [tokens]; ``None`` where the server does not tell enough."""
         forerunners = [self.client.forerunner(place) for place in self.places]
         deployment = self.client.deployment
-        return tuple(
-            reusable(deployment, one.shared_tokens, one.prompt_tokens) if one else None for one in forerunners
-        )
+        return tuple(reusable(deployment, one) if one else None for one in forerunners)
 
     def assert_hit_rate(self, *, above: float) -> None:
         """Hold the hit rate against a bar; the failure says where the worst call parts from an earlier one.

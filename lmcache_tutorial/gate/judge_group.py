@@ -56,12 +56,17 @@ def _hits(measured: Measured, bars: Thresholds, *, mask: bool) -> Judged:
             "the server does not say how many tokens were not computed "
             "(vLLM: --enable-prompt-tokens-details), so nobody knows whether anything was reused",
         )
-    if own.exact:
-        return _exact_hits(measured, mask=mask)
+    exact = _exact_hits(measured, mask=mask) if own.exact else None
+    if exact and exact.outcome != "passed":
+        return exact
     bar = bars.min_hit_rate if own.min_hit_rate is None else own.min_hit_rate / 100
+    if exact and own.min_hit_rate is None:
+        bar = 0.0  # what was predicted is the bar; but where nothing is reused, nothing is gained
     seen = f"hit rate {percent(measured.hit_rate)}, the bar is {percent(bar)}"
     if measured.hit_rate > bar:
-        return Judged("the prompts are reused", "passed", seen)
+        return exact or Judged("the prompts are reused", "passed", seen)
+    if exact:
+        seen = f"as predicted, {exact.seen}; {seen}"
     return Judged("the prompts are reused", "failed", "\n".join([seen, *_reasons(measured, mask=mask)]))
 
 
@@ -105,7 +110,12 @@ def _answers(measured: Measured) -> Judged:
         f"the first token's log-probability moved by {max(distances):.3g} at most, {tolerance:g} is allowed; "
         f"{measured.flipped} of {len(measured.pairs)} texts differ later on"
     )
-    return Judged(claim, "passed" if max(distances) <= tolerance else "failed", seen)
+    if max(distances) > tolerance:
+        return Judged(claim, "failed", seen)
+    if silent := len(measured.pairs) - len(distances):
+        seen = f"of {silent} of {len(measured.pairs)} answers the server tells no log-probabilities; {seen}"
+        return Judged(claim, "not_run", seen)
+    return Judged(claim, "passed", seen)
 
 
 def _reasons(measured: Measured, *, mask: bool) -> list[str]:

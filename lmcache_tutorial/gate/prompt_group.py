@@ -43,13 +43,33 @@ class Pair:
 class Forerunner:
     """Which earlier request of the group a prompt shares most with; tokens as the server renders them.
 
-    ``by_salt`` tells that they would share more, and another ``cache_salt`` keeps them apart.
+    ``with_answer`` counts the earlier request's answer in, whose KV the engine has too, and LMCache has not
+    (its ``save_decode_cache`` is off, unless it is asked for). ``by_salt`` tells that they would share more,
+    and another ``cache_salt`` keeps them apart.
     """
 
     prompt: Prompt
     shared_tokens: int
     prompt_tokens: int
+    with_answer: int
     by_salt: bool = False
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that was asked: its token ids, and those of its answer, if the server tells them."""
+
+    prompt: Prompt
+    ids: Sequence[int]
+    generated: Sequence[int] = ()
+
+    def shared(self, ids: Sequence[int]) -> int:
+        """Count the tokens that a prompt shares with this one [tokens]."""
+        return shared_prefix_tokens(self.ids, ids)
+
+    def shared_with_answer(self, ids: Sequence[int]) -> int:
+        """Count the same, the answer counted in, but for its last token, which was never computed."""
+        return shared_prefix_tokens((*self.ids, *self.generated[:-1]), ids)
 
 
 @dataclass(frozen=True)
@@ -78,10 +98,14 @@ class Measured:
 
     @property
     def tells_cached(self) -> bool:
-        """Whether any answer said how many tokens were not computed."""
-        return any(
-            answer.cached_tokens is not None for pair in self.pairs for answer in (pair.cold, pair.warm)
-        )
+        """Whether the answers say how many tokens were not computed.
+
+        Every one must tell how long its prompt was; some versions of vLLM then leave out the cached tokens
+        where there are none.
+        """
+        answers = [answer for pair in self.pairs for answer in (pair.cold, pair.warm)]
+        some = any(answer.cached_tokens is not None for answer in answers)
+        return some and all(answer.prompt_tokens for answer in answers)
 
     @property
     def reused(self) -> list[list[int]]:
@@ -146,13 +170,14 @@ def ask_group(
     check_served_by(deployment, group)
     first, *others = group.prompts
     judged = others or [first]
-    found = []
+    found, answers = [], []
     for number in range(rounds or (ROUNDS if group.bars.times else HIT_ROUNDS)):
         namespace = deployment.namespace()
-        deployment.ask(first, namespace)
+        answers.append(deployment.ask(first, namespace))
         time.sleep(SETTLE_S)
         found.append(tuple(_pair(deployment, group, one, namespace, number) for one in judged))
-    forerunners = _forerunners(deployment, first, judged)
+    generated = [answers[0].generated, *(pair.warm.generated for pair in found[0])]
+    forerunners = _forerunners(deployment, [first, *judged], generated)
     predicted = _predicted(deployment, group, forerunners)
     return Measured(group, tuple(found), forerunners, predicted, _heads(deployment, judged))
 
@@ -200,48 +225,54 @@ def _ask_warm(deployment: Deployment, group: PromptGroup, prompt: Prompt, namesp
 
 
 def _forerunners(
-    deployment: Deployment, first: Prompt, judged: Sequence[Prompt]
+    deployment: Deployment, prompts: Sequence[Prompt], generated: Sequence[Sequence[int]]
 ) -> tuple[Forerunner, ...] | None:
-    """Find for every judged request the earlier one that it shares most tokens with."""
+    """Find for every request but the first the earlier one that it shares most tokens with."""
     namespace = deployment.namespace()
-    asked: list[tuple[Prompt, list[int]]] = []
+    asked: list[Asked] = []
     found = []
-    for prompt in (first, *judged):
+    for prompt, answer in zip(prompts, generated, strict=True):
         ids = deployment.tokens(prompt, namespace)
         if not ids:
             return None
         if asked:
             found.append(forerunner(deployment, asked, prompt, ids))
-        asked.append((prompt, ids))
+        asked.append(Asked(prompt, ids, answer))
     return tuple(found)
 
 
 def forerunner(
-    deployment: Deployment, asked: Sequence[tuple[Prompt, Sequence[int]]], prompt: Prompt, ids: Sequence[int]
+    deployment: Deployment, asked: Sequence[Asked], prompt: Prompt, ids: Sequence[int]
 ) -> Forerunner:
     """Find the earlier prompt that a prompt shares most tokens with; those of another salt share nothing.
 
     Args:
         deployment: which may ignore salts.
-        asked: what was asked before, one or more, with their token ids.
+        asked: what was asked before, one or more.
         prompt: the one that is asked now.
         ids: its token ids.
     """
 
-    def shares(before: tuple[Prompt, Sequence[int]]) -> tuple[int, int]:
-        tokens = shared_prefix_tokens(before[1], ids)
-        return 0 if deployment.honours_salts and before[0].salt != prompt.salt else tokens, tokens
+    def apart(before: Asked) -> bool:
+        return deployment.honours_salts and before.prompt.salt != prompt.salt
+
+    def shares(before: Asked) -> tuple[int, int]:
+        tokens = before.shared_with_answer(ids)
+        return 0 if apart(before) else tokens, tokens
 
     most = max(asked, key=shares)  # where salts part all, the one that would share most
-    shared, without_salts = shares(most)
-    return Forerunner(most[0], shared, len(ids), by_salt=shared < without_salts)
+    if apart(most):
+        return Forerunner(most.prompt, 0, len(ids), 0, by_salt=most.shared(ids) > 0)
+    return Forerunner(most.prompt, most.shared(ids), len(ids), most.shared_with_answer(ids))
 
 
 def _heads(deployment: Deployment, judged: Sequence[Prompt]) -> tuple[int, ...] | None:
     """Count what each request shares with itself in another namespace."""
     if deployment.honours_salts:
         return (0,) * len(judged)
-    one, other = deployment.namespace(), deployment.namespace()
+    # They differ in their last character alone, so no two namespaces share more than these.
+    one = deployment.namespace()
+    other = Namespace(nonce=one.nonce[:-1] + ("1" if one.nonce.endswith("0") else "0"))
     ids = [(deployment.tokens(prompt, one), deployment.tokens(prompt, other)) for prompt in judged]
     if not all(first and second for first, second in ids):
         return None
@@ -255,26 +286,23 @@ def _predicted(
     if forerunners is None:
         return None
     by_lmcache = group.bars.served_by == "lmcache"
-    found = [
-        reusable(deployment, one.shared_tokens, one.prompt_tokens, by_lmcache=by_lmcache)
-        for one in forerunners
-    ]
+    found = [reusable(deployment, one, by_lmcache=by_lmcache) for one in forerunners]
     known = [one for one in found if one is not None]
     return tuple(known) if len(known) == len(found) else None
 
 
-def reusable(deployment: Deployment, shared: int, prompt: int, *, by_lmcache: bool = False) -> int | None:
+def reusable(deployment: Deployment, one: Forerunner, *, by_lmcache: bool = False) -> int | None:
     """Predict what a request reuses [tokens]; ``None`` where the deployment does not tell its block.
 
     Args:
         deployment: whose block and chunk decide.
-        shared: tokens that the prompt shares with an earlier one.
-        prompt: tokens of the prompt.
+        one: what the prompt shares with an earlier one.
         by_lmcache: the engine's own cache is emptied before.
     """
     block, chunk = deployment.block_tokens, deployment.chunk_tokens
+    shared, prompt = one.with_answer, one.prompt_tokens
     if chunk is not None and by_lmcache:
-        return lmcache_reusable_tokens(shared, prompt, chunk)
+        return lmcache_reusable_tokens(one.shared_tokens, prompt, chunk)
     if block is None:
         return None
     if chunk is None:

@@ -15,7 +15,7 @@ Every test has a namespace of its own: what one test has computed no other finds
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -35,7 +35,7 @@ class KvStack:
 
     url: str
     model: str
-    api_key: str
+    api_key: str = field(repr=False)  # pytest shows the arguments of a test that failed
     deployment: Deployment
 
 

@@ -43,6 +43,12 @@ def given_options(config: pytest.Config) -> RunOptions:
         ConfigError: a value in the ini file is of another kind, or a path names the home of nobody.
     """
     values = {row.name: _given(config, row) for row in RUN_OPTIONS}
+    # What a shell makes of a command or a variable that had nothing to say. Taken for "not given", it would
+    # turn a gate into a run that asks nobody.
+    if empty := [name for name, value in values.items() if value == ""]:
+        raise ConfigError(
+            lambda option: f"{option(empty[0])} is empty.\nTo fix: give it a value, or leave it out"
+        )
     options = RunOptions(**{name: value for name, value in values.items() if value is not None})
     return replace(options, report_dir=config.rootpath / user_path("report_dir", options.report_dir))
 
@@ -59,7 +65,7 @@ def _given(config: pytest.Config, row: Option) -> Any:
             value = config.getini(_key(row))
         except BAD_INI as error:
             raise _another_kind(row, str(error)) from None
-    return value if value is None else row.kind(value)
+    return value if value is None or value == "" else row.kind(value)  # an empty path would be this folder
 
 
 def _is_from_ini(config: pytest.Config, row: Option) -> bool:
@@ -85,4 +91,4 @@ def _arguments(row: Option) -> dict[str, Any]:
         return {"action": "store_true"}
     if row.alone:
         return {"nargs": "?", "const": row.alone, "metavar": row.value_words}
-    return {"type": row.kind, "metavar": row.value_words}
+    return {"type": str if row.kind is Path else row.kind, "metavar": row.value_words}

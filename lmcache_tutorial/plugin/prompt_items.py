@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,14 +33,32 @@ class PromptsFile(pytest.File):
             raise self.CollectError(str(error)) from None
         urls = addresses(given_options(self.config).url)
         for group in groups:
-            for url in urls or [""]:
-                name = f"{group.name}[{host_of(url)}]" if len(urls) > 1 else group.name
+            for url, label in zip(urls, labels(urls), strict=True) if urls else [("", "")]:
+                name = f"{group.name}[{label}]" if label else group.name
                 yield PromptItem.from_parent(self, name=name, group=group, url=url)
 
 
 def host_of(url: str) -> str:
     """Return an address without a name and a password that it may have."""
     return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def labels(urls: Sequence[str]) -> list[str]:
+    """Tell several addresses apart in the names of tests, as short as can be; a single one needs no label.
+
+    >>> labels(["http://one:8000", "http://two:8000/v1"])
+    ['one:8000', 'two:8000']
+    >>> labels(["https://gateway/a/v1", "https://gateway/b/v1"])
+    ['gateway/a/v1', 'gateway/b/v1']
+    >>> labels(["http://me:secret@gateway", "https://gateway", "http://gateway"])
+    ['gateway 1', 'gateway 2', 'gateway 3']
+    """
+    if len(urls) < 2:
+        return [""] * len(urls)
+    hosts = [host_of(url) for url in urls]
+    places = [f"{host}{urlsplit(url).path.rstrip('/')}" for host, url in zip(hosts, urls, strict=True)]
+    numbered = [f"{place} {number}" for number, place in enumerate(places, 1)]
+    return next(found for found in (hosts, places, numbered) if len(set(found)) == len(urls))
 
 
 class GroupFailedError(Exception):

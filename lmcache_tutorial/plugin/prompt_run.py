@@ -39,7 +39,7 @@ class PromptRun:
         self._describe()
         measured = ask_group(deployment, item.group)
         group = self.record.groups[item.nodeid]
-        group.figures = figures(measured)
+        group.figures, group.url = figures(measured), deployment.document()["url"]
         judged = judge_group(measured, self.record.thresholds, mask=self.deployments.options.mask)
         if self.baseline:
             judged += judge_baseline(

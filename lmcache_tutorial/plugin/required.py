@@ -6,6 +6,7 @@ import pytest
 
 from ..lessons.header import LESSONS_FOLDER
 from ..settings.spelling import PYTEST
+from .options import given_options
 from .prompt_items import PromptItem
 from .undecided import is_undecided
 
@@ -16,7 +17,7 @@ def fail_a_skip(item: pytest.Item, report: pytest.TestReport) -> None:
     """Turn the report of a lesson, a group of prompts or a graph's test that was skipped into a failure."""
     if not report.skipped or is_undecided(report) or hasattr(report, "wasxfail"):
         return
-    if item.config.getoption(REQUIRES_ALL) and is_ours(item):
+    if is_ours(item) and given_options(item.config).require_all:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         report.outcome = "failed"
         report.longrepr = (

@@ -122,7 +122,7 @@ def read_prompts(path: Path) -> list[PromptGroup]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeError) as error:
         raise PromptsError(f"{path.name} cannot be read: {error}.\nTo fix: save it as UTF-8 text") from None
-    return parse_prompts(text.splitlines(), path.name)
+    return parse_prompts(text.split("\n"), path.name)  # a text may hold other ends of lines, as U+2028
 
 
 def parse_prompts(lines: Iterable[str], name: str) -> list[PromptGroup]:

@@ -238,6 +238,7 @@ class GroupReport:
         outcome: the worst of the claims', or what stood in their way.
         reason: what stood in their way.
         duration_s: how long asking took [s].
+        url: of the deployment that it was asked of, as its document has it; ``None`` before it was found.
     """
 
     file: str
@@ -248,6 +249,7 @@ class GroupReport:
     outcome: str = "not_run"
     reason: str | None = None
     duration_s: float = 0.0
+    url: str | None = None
 
     def document(self, node_id: str) -> dict[str, Any]:
         """Build the group's part of results.json."""
@@ -256,6 +258,7 @@ class GroupReport:
             "file": self.file,
             "line": self.line,
             "name": self.name,
+            "url": self.url,
             "outcome": self.outcome,
             "reason": self.reason,
             "duration_s": round(self.duration_s, 3),

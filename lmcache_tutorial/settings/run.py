@@ -99,12 +99,20 @@ def run_config(options: RunOptions, has_gpu: Callable[[], bool] | None = None) -
 
 
 def addresses(given: str | None) -> list[str]:
-    """Split the addresses of several engines.
+    """Split the addresses of several engines; one that is named twice counts once.
 
     >>> addresses("http://one:8000, http://two:8000"), addresses(None)
     (['http://one:8000', 'http://two:8000'], [])
+
+    Raises:
+        ConfigError: some were given, and there is none among them.
     """
-    return [one.strip() for one in (given or "").split(",") if one.strip()]
+    found = list(dict.fromkeys(one.strip() for one in (given or "").split(",") if one.strip()))
+    if given is not None and not found:
+        raise ConfigError(
+            lambda option: f"{option('url')} names no address.\nTo fix: give it one, or leave it out"
+        )
+    return found
 
 
 def bars(options: RunOptions) -> Thresholds:

@@ -5,7 +5,8 @@ import re
 import threading
 import time
 import zlib
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -24,7 +25,10 @@ class StandIn:
     reused, as another model's KV would. ``word`` is what it takes for a token, ``context`` the longest prompt
     that it says that it takes; ``looks_up`` makes it an LMCache too, which counts what is looked up, prompts
     of a ``chunk`` and more, on its page unless it ``counts_elsewhere``.
-    ``tells_own`` adds what vLLM tells of a request: its own times, and the ids of its answer.
+    ``tells_own`` adds what vLLM tells of a request: its own times, and the ids of its answer. ``answer`` is
+    what it says; its KV is kept too, but for the last token's. ``tells_usage`` and ``ends`` tell how the
+    answers to requests end, by their number from 0: with a count of tokens, and with an end at all. Comments
+    are sent for ``comments_s``, and then no answer [s].
     """
 
     honours_salts: bool = True
@@ -38,6 +42,10 @@ class StandIn:
     chunk: int = 2 * BLOCK
     counts_elsewhere: bool = False
     tells_own: bool = False
+    answer: tuple[str, ...] = ("Paris",)
+    tells_usage: Callable[[int], bool] = lambda _: True
+    ends: Callable[[int], bool] = lambda _: True
+    comments_s: float = 0.0
     may_reset: bool = False
     resets: int = 0
     key: str = ""
@@ -55,6 +63,7 @@ class StandIn:
         if "messages" not in body:
             return self.split(body["prompt"])
         texts = [f"<{message['role']}> {_text(message['content'])}" for message in body["messages"]]
+        texts.append("<assistant>")
         tools = json.dumps(body["tools"]) if body.get("tools") else ""
         return self.split(f"{tools} {' '.join(texts)}")
 
@@ -70,6 +79,8 @@ class StandIn:
             if block in self.kept and end < len(ids) and known == end - BLOCK:
                 known = end
             self.kept.add(block)
+        answered = [*ids, *self.split(" ".join(self.answer))[:-1]]
+        self.kept |= {(salt, tuple(answered[:end])) for end in range(BLOCK, len(answered) + 1, BLOCK)}
         return len(ids), known if self.reuses else 0
 
     @contextmanager
@@ -90,30 +101,37 @@ class StandIn:
     def events(self, body):
         prompt, known = self.reuse(body)
         time.sleep((prompt - known) * self.token_s + self.delay_s)
-        likely = [("Paris", -0.1), ("Rome", -2.5)]
+        word, *others = self.answer
+        likely = [(word, -0.1), ("Rome", -2.5)]
         if self.wrong and known:
-            likely = [("Rome", -0.1), ("Paris", -4.5)]
-        top = [{"token": token, "logprob": value} for token, value in likely]
+            likely = [("Rome", -0.1), (word, -4.5)]
+        text = " ".join([likely[0][0], *others])
+        said = [likely, *([(one, -0.1)] for one in others)]
+        if body.get("return_tokens_as_token_ids"):
+            said = [[(f"token_id:{self.split(token)[0]}", value) for token, value in one] for one in said]
         if "messages" in body:
+            tops = [[{"token": token, "logprob": value} for token, value in one] for one in said]
             choice = {
-                "delta": {"content": likely[0][0]},
-                "logprobs": {"content": [{**top[0], "top_logprobs": top}]},
+                "delta": {"content": text},
+                "logprobs": {"content": [{**top[0], "top_logprobs": top} for top in tops]},
             }
         else:
             told = {
-                "tokens": [likely[0][0]],
-                "token_logprobs": [likely[0][1]],
-                "top_logprobs": [dict(likely)],
+                "tokens": [one[0][0] for one in said],
+                "token_logprobs": [one[0][1] for one in said],
+                "top_logprobs": [dict(one) for one in said],
             }
-            choice = {"text": likely[0][0], "logprobs": told}
+            choice = {"text": text, "logprobs": told}
         if body.get("tools") and body.get("tool_choice", "auto") == "auto":
             choice["delta"] = {}  # it may become a tool call, and is held back until that is known
         usage = {"prompt_tokens": prompt, "completion_tokens": 1, "total_tokens": prompt + 1}
         if self.tells_cached:
             usage["prompt_tokens_details"] = {"cached_tokens": known}
         last = {"choices": [], "usage": usage}
+        if body.get("return_token_ids"):
+            choice["token_ids"] = self.split(text)
         if self.tells_own:
-            choice["token_ids"] = [1]
+            choice.setdefault("token_ids", [1])
             last["id"] = f"chatcmpl-{len(self.asked)}"
             last["metrics"] = {"queue_time_ms": 0.1, "time_to_first_token_ms": 1.0}
         return [{"choices": [choice]}, last]
@@ -164,15 +182,34 @@ class Handler(BaseHTTPRequestHandler):
             status = 200 if self.stand_in.tells_ids else 404
             self._answer(json.dumps({"tokens": self.stand_in.ids(body)}), status)
             return
+        number = len(self.stand_in.asked)
         self.stand_in.asked.append(body)
         with self.stand_in.counting():
             first, last = self.stand_in.events(body)
-        if body.get("stream"):
+        if not self.stand_in.tells_usage(number):
+            last.pop("usage")
+        if body.get("stream") and self.stand_in.comments_s:
+            self._comment(time.monotonic() + self.stand_in.comments_s)
+        elif body.get("stream") and not self.stand_in.ends(number):
+            self._answer(f"data: {json.dumps(first)}\n\n")
+        elif body.get("stream"):
             events = [f"data: {json.dumps(event)}\n\n" for event in (first, last)]
             self._answer("".join(events) + "data: [DONE]\n\n")
         else:
-            message = {"role": "assistant", **first["choices"][0]["delta"]}
-            self._answer(json.dumps({"choices": [{"index": 0, "message": message}], "usage": last["usage"]}))
+            told = first["choices"][0]
+            message = {"role": "assistant", **told["delta"]}
+            choice = {"index": 0, "message": message, "token_ids": told.get("token_ids")}
+            self._answer(json.dumps({"choices": [choice], "usage": last["usage"]}))
+
+    def _comment(self, until):
+        """Keep a connection open by comments, and say nothing."""
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.end_headers()
+        with suppress(OSError):
+            while time.monotonic() < until:
+                self.wfile.write(b": ping\n\n")
+                time.sleep(0.02)
 
     def _allowed(self):
         given, key = self.headers.get("authorization", ""), self.stand_in.key

@@ -129,10 +129,51 @@ def test_hits_of_another_model_or_chunk_are_not_compared(field):
     assert "lmcache-tutorial baseline" in seen
 
 
+def sized(tokens, **how):
+    found = group(**how)
+    found["requests"][0]["prompt_tokens"] = tokens
+    return found
+
+
+def test_a_template_that_writes_the_date_is_the_same_template():
+    then = Baseline.of({"environment": environment(), "groups": [sized(700)]}, "yesterday")
+    tomorrow = environment(template="u")
+    assert judged(sized(700), env=tomorrow, then=then)[0] == ["passed", "passed"]
+    assert judged(sized(700, reused=576), env=tomorrow, then=then)[0][0] == "failed"
+    assert judged(sized(701), env=tomorrow, then=then)[0] == ["not_run"]
+    assert judged(sized(700), env=environment(template="u", model="n"), then=then)[0] == ["not_run"]
+
+
+def test_each_group_is_held_against_its_own_deployment():
+    deployments = [
+        {**DEPLOYMENT, "url": "http://one"},
+        {**DEPLOYMENT, "url": "http://two", "block_tokens": 32},
+    ]
+    groups = [group() | {"id": url, "url": f"http://{url}"} for url in ("one", "two")]
+    then = Baseline.of(
+        {"environment": {"hardware": "m", "deployments": deployments}, "groups": groups}, "why"
+    )
+    for one, deployment in zip(groups, deployments, strict=True):
+        env = {"hardware": "m", "deployments": [deployment]}
+        assert judged(one, env=env, then=then)[0] == ["passed", "passed"]
+    assert judged(groups[0], env={"hardware": "m", "deployments": [deployments[1]]}, then=then)[0] == [
+        "not_run"
+    ]
+
+
+def test_a_baseline_without_times_says_so_where_times_are_judged():
+    outcomes, seen = judged(group(), then=baseline(warm=WARM[:2]))
+    assert outcomes == ["passed", "not_run"]
+    assert "the baseline is of 2 rounds, in which no times were judged" in seen
+
+
 def test_what_is_not_told_or_not_known_is_no_pass():
     silent = group()
     silent["requests"][0]["reused"] = [None] * 7
     assert judged(silent)[0] == ["not_run"]
+    assert judged(group(), then=Baseline.of({"environment": environment(), "groups": [silent]}, "why"))[
+        0
+    ] == ["not_run"]
     assert judged(group() | {"id": "another"})[0] == ["not_run"]
 
 

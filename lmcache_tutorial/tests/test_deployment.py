@@ -1,14 +1,17 @@
 """A deployment is found as it is: its model, whether it tells what was cached, whether it honours salts."""
 
+from contextlib import ExitStack
 from dataclasses import replace
+from itertools import count
 
 import httpx
 import pytest
 
 from lmcache_tutorial.gate import deployment as module
 from lmcache_tutorial.gate.deployment import DeploymentError, client_for, find_deployment, lmcache_at
-from lmcache_tutorial.gate.prompt_group import ask_group
+from lmcache_tutorial.gate.prompt_group import _heads, ask_group
 from lmcache_tutorial.prompts.prompts_file import GroupBars, Prompt, PromptGroup
+from lmcache_tutorial.quantities.predict import shared_prefix_tokens
 from lmcache_tutorial.servers.lmcache import Cache
 from lmcache_tutorial.tests.stand_in import serving
 
@@ -55,6 +58,49 @@ def test_a_completion_has_a_namespace_too(found, honours_salts):
     answers = [deployment.ask(prompt, within) for within in (one, one, deployment.namespace())]
     assert [bool(answer.cached_tokens) for answer in answers] == [False, True, False]
     assert answers[0].distance(answers[1]) == 0
+
+
+def test_salts_count_only_where_they_were_seen_to(found):
+    assert not found(tells_cached=False, honours_salts=False)[0].honours_salts
+    assert not found(tells_cached=False)[0].honours_salts
+    assert not found(reuses=False)[0].honours_salts
+
+
+@pytest.mark.parametrize("honours_salts", [True, False])
+@pytest.mark.parametrize("engines", [2, 3, 4])
+def test_salts_are_found_out_behind_a_router_that_takes_turns(engines, honours_salts):
+    with ExitStack() as opened:
+        servers = [
+            opened.enter_context(serving(token_s=0, honours_salts=honours_salts)) for _ in range(engines)
+        ]
+        clients, turns = [client_for(server.url) for server in servers], count()
+
+        class RoundRobin(httpx.BaseTransport):
+            def handle_request(self, request):
+                to = clients[next(turns) % engines if request.url.path.endswith("completions") else 0]
+                answer = to.request(request.method, request.url.path, content=request.content)
+                return httpx.Response(answer.status_code, stream=httpx.ByteStream(answer.content))
+
+        router = httpx.Client(base_url="http://router", transport=RoundRobin())
+        assert find_deployment(router, None).honours_salts is honours_salts
+
+
+def test_the_key_of_the_engine_is_not_lmcaches(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "the key")
+    with serving(looks_up=True) as server:
+        assert lmcache_at(server.url).chunk_tokens
+        assert server.keys == [""]
+
+
+def test_nonces_share_no_more_than_is_counted(found):
+    deployment, _ = found(honours_salts=False, word=r"\w")
+    pairs = [(deployment.namespace(), deployment.namespace()) for _ in range(20)]
+    (head,) = _heads(deployment, [PROMPT])
+    shared = [
+        shared_prefix_tokens(deployment.tokens(PROMPT, one), deployment.tokens(PROMPT, other))
+        for one, other in pairs
+    ]
+    assert max(shared) <= head
 
 
 def test_parts_of_a_message_are_kept_behind_a_nonce(found):

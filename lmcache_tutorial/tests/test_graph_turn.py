@@ -85,6 +85,31 @@ def test_a_turn_has_its_calls_by_node_and_what_they_reused(asked, honours_salts)
         turn.of("expert")
 
 
+@pytest.mark.parametrize("more", range(BLOCK))
+def test_a_talk_that_goes_on_reuses_its_answers(more):
+    manual = " ".join(MANUAL.split()[: 40 + more])
+    with serving(answer=("Paris", "is", "large", "and", "old")) as server:
+        found = find_deployment(client_for(server.url), None)
+        with RecordedClient(found, found.namespace()) as client:
+            model = ChatOpenAI(
+                base_url=f"{server.url}/v1",
+                model="small",
+                api_key="none",
+                http_client=client,
+                stream_usage=True,
+            )
+
+            def talk(messages):
+                answer = model.invoke(messages)
+                return [*messages, answer, HumanMessage("And why?")]
+
+            first = ask_graph(client, talk, [HumanMessage(manual)])
+            turn = ask_graph(client, talk, first.state)
+            assert [call.cached_tokens for call in turn.calls] == list(turn.predicted)
+            ids = client.ids(0)
+            assert turn.predicted[0] == (len(ids) + 4) // BLOCK * BLOCK
+
+
 def test_a_graph_that_is_awaited_is_noted_as_one_that_is_not():
     async def run(server, client):
         graph = agent(server.url, client, http_async_client=client.awaited())

@@ -1,9 +1,12 @@
 """A group of prompts against a server that behaves well, and against one that does not."""
 
+import time
 from dataclasses import replace
 
 import pytest
 
+from lmcache_tutorial.asking import answers
+from lmcache_tutorial.asking.answers import NoAnswerError, ask_streamed
 from lmcache_tutorial.gate.deployment import DeploymentError, client_for, find_deployment
 from lmcache_tutorial.gate.judge_group import judge_group
 from lmcache_tutorial.gate.prompt_group import ask_group
@@ -73,7 +76,7 @@ def test_prompts_of_another_salt_share_nothing_and_that_is_said():
     assert "line 2 shares its first 0 of" in found[0].seen
     assert found[0].seen.endswith("Send one salt for all who may share.")
     measured, found = judged(salted("ours", "theirs", "ours", ""), GroupBars(exact=True), rounds=3)
-    assert found[0].outcome == "passed"
+    assert found[0].outcome == "passed", found[0].seen
     assert [bool(tokens) for tokens in measured.predicted] == [False, True, False]
 
 
@@ -110,12 +113,75 @@ def test_a_masked_failure_shows_no_text():
 
 
 def test_reuse_is_held_against_the_prediction_to_the_token():
-    _, found = judged(MISALIGNED, GroupBars(exact=True, min_ttft_drop=0))
-    assert found[0].outcome == "passed"  # nothing was predicted, and nothing was reused
     _, found = judged(ALIGNED, GroupBars(exact=True), reuses=False)
     assert found[0].outcome == "failed"
     assert found[0].seen.startswith("predicted [")
     assert "reused [0]" in found[0].seen
+
+
+@pytest.mark.parametrize("bars", [{}, {"min_hit_rate": 95}])
+def test_where_nothing_is_reused_a_prediction_of_nothing_is_no_excuse(bars):
+    measured, found = judged(MISALIGNED, GroupBars(exact=True, times=False, **bars), rounds=2)
+    assert measured.reused == [list(measured.predicted)] * 2 == [[0]] * 2
+    assert found[0].outcome == "failed"
+    assert found[0].seen.startswith("as predicted, 0 tokens in each of 2 rounds; hit rate 0.0 %, the bar is")
+    assert "timestamp. Move the time" in found[0].seen
+
+
+def test_what_was_predicted_must_meet_the_groups_own_bar_too():
+    half = (chat(MANUAL, "Where is it", 1), chat(" ".join(MANUAL.split()[:200]) + " other" * 200, "What", 2))
+    _, found = judged(half, GroupBars(exact=True, times=False), rounds=2)
+    assert found[0].outcome == "passed"
+    _, found = judged(half, GroupBars(exact=True, times=False, min_hit_rate=95), rounds=2)
+    assert found[0].outcome == "failed"
+    assert "the bar is 95.0 %" in found[0].seen
+
+
+@pytest.mark.parametrize("form", ["completion", "chat"])
+def test_the_answer_of_an_earlier_request_is_reused_and_counted(form):
+    answer = ("Paris", "is", "large", "and", "old")
+    for length in range(40, 40 + BLOCK):
+        text = " ".join(MANUAL.split()[:length])
+        if form == "completion":
+            bodies = [{"prompt": text}, {"prompt": f"{text} {' '.join(answer)} as you know, I think"}]
+        else:
+            talk = [{"role": "user", "content": text}, {"role": "assistant", "content": " ".join(answer)}]
+            bodies = [{"messages": talk[:1]}, {"messages": [*talk, {"role": "user", "content": "Why so?"}]}]
+        prompts = tuple(Prompt(body, line) for line, body in enumerate(bodies, 1))
+        bars = GroupBars(exact=True, times=False)
+        measured, found = judged(prompts, bars, rounds=2, answer=answer)
+        assert found[0].outcome == "passed", found[0].seen
+        (one,) = measured.forerunners
+        assert one.with_answer == one.shared_tokens + len(answer) - 1
+
+
+def test_an_answer_without_a_count_of_tokens_makes_the_hit_rate_unknown():
+    _, found = judged(rounds=3, tells_usage=lambda number: number != 7)
+    assert found[0].outcome == "not_run"
+    assert "does not say how many tokens" in found[0].seen
+
+
+def test_an_answer_that_broke_off_is_none():
+    with pytest.raises(NoAnswerError, match="the answer broke off"):
+        judged(rounds=2, ends=lambda number: number < 8, tells_usage=lambda number: number < 8)
+
+
+def test_a_server_that_sends_comments_alone_is_not_waited_for_without_end(monkeypatch):
+    monkeypatch.setattr(answers, "LONGEST", 0.2)
+    with serving(comments_s=20) as server:
+        client, began = client_for(server.url), time.monotonic()
+        with pytest.raises(NoAnswerError, match="it did not end within 1 s"):
+            ask_streamed(client, ALIGNED[0].path, ALIGNED[0].body, limit_s=5)
+        assert time.monotonic() - began < 10
+
+
+def test_an_answer_that_is_told_of_some_requests_only_is_not_the_same():
+    measured, _ = judged(rounds=3)
+    pair = measured.rounds[2][0]
+    silent = replace(pair, warm=replace(pair.warm, likely={}))
+    found = judge_group(replace(measured, rounds=(*measured.rounds[:2], (silent,))), BARS)
+    assert outcomes(found) == ["passed", "passed", "not_run"]
+    assert found[2].seen.startswith("of 1 of 3 answers the server tells no log-probabilities")
 
 
 def test_what_the_server_does_not_tell_is_neither_passed_nor_failed():

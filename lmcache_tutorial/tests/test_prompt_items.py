@@ -158,6 +158,61 @@ def test_a_ci_is_told_in_its_own_forms(gate, pytester, monkeypatch):
     done.stdout.fnmatch_lines(["::error file=agent.prompts.jsonl,line=3,title=clocked%3A *"])
 
 
+@pytest.mark.parametrize("option", ["url", "lmcache_url", "baseline", "model"])
+def test_an_option_that_a_shell_left_empty_is_an_error_and_no_skip(pytester, gate, option):
+    gate(*ALIGNED)
+    spelled = f"--kv-{option.replace('_', '-')}="
+    done = pytester.runpytest_subprocess(spelled, timeout=60)
+    assert done.ret == 4
+    done.stderr.fnmatch_lines(
+        [f"*{spelled.rstrip('=')}* is empty.*", "To fix: give it a value, or leave it out"]
+    )
+
+
+def test_commas_are_no_address(pytester, gate):
+    gate(*ALIGNED)
+    done = pytester.runpytest_subprocess("--kv-url=,", timeout=60)
+    assert done.ret == 4
+    done.stderr.fnmatch_lines(["*--kv-url names no address.*"])
+
+
+def test_a_skip_is_a_failure_where_the_ini_file_says_so(pytester, gate):
+    gate(*ALIGNED)
+    pytester.makeini("[pytest]\nkv_require_all = true\n")
+    done = pytester.runpytest_subprocess(timeout=60)
+    assert done.ret == 1
+    assert done.parseoutcomes() == {"errors": 1}
+    done.stdout.fnmatch_lines(["*--kv-require-all was given, and this was skipped: no deployment is named*"])
+
+
+def test_two_addresses_of_one_host_are_two_tests(pytester, gate):
+    gate(*ALIGNED)
+    with serving() as server:
+        again = server.url.replace("http://", "http://me:secretword@")
+        done = pytester.runpytest_subprocess(f"--kv-url={server.url},{again},{server.url}", "-v", timeout=120)
+    assert done.parseoutcomes() == {"passed": 2}
+    results = json.loads((pytester.path / "reports/results.json").read_text())
+    host = server.url.removeprefix("http://")
+    assert [one["id"] for one in results["groups"]] == [
+        f"agent.prompts.jsonl::manual[{host} {number}]" for number in (1, 2)
+    ]
+
+
+def test_the_key_is_not_among_the_arguments_that_a_failed_test_shows(pytester, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-not-for-anyone")
+    pytester.makepyfile(
+        "def test_it(kv_stack):\n    x = kv_stack.model\n    assert x == kv_stack.api_key[:0]"
+    )
+    with serving(key="sk-not-for-anyone") as server:
+        done = pytester.runpytest_subprocess(
+            f"--kv-url={server.url}", "-l", "--tb=long", "--junitxml=j.xml", timeout=60
+        )
+    assert done.parseoutcomes() == {"failed": 1}
+    done.stdout.fnmatch_lines(["*kv_stack*=*KvStack(url=*"])
+    told = done.stdout.str() + done.stderr.str() + (pytester.path / "j.xml").read_text()
+    assert "not-for-anyone" not in told
+
+
 def test_several_engines_are_asked_each(pytester, gate):
     gate(*ALIGNED)
     with serving() as one, serving(reuses=False) as other:

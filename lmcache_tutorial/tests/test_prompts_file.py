@@ -33,6 +33,16 @@ def test_requests_are_grouped_in_the_order_of_their_lines():
     assert found[1].prompts[0].path == "/v1/completions"
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\u0085", "\x1c", "\f"])
+def test_a_text_may_hold_what_python_takes_for_the_end_of_a_line(tmp_path, character, end):
+    file = tmp_path / "my.prompts.jsonl"
+    told = json.dumps({"prompt": f"one{character}two"}, ensure_ascii=False)
+    file.write_bytes(f"{told}{end}{told}{end}".encode())
+    (found,) = read_prompts(file)
+    assert [one.body["prompt"] for one in found.prompts] == [f"one{character}two"] * 2
+
+
 def test_a_group_without_a_name_has_the_files():
     assert [group.name for group in parse_prompts(lines(CHAT), "agent.prompts.jsonl")] == ["agent"]
 

@@ -50,6 +50,19 @@ def test_what_becomes_visible_later_is_waited_for(wanted, monkeypatch):
     assert differences(client(wanted, 5), wanted, 5) == []
 
 
+def test_a_server_that_is_silent_takes_the_limit_once_and_not_for_each_trace():
+    class Silent(httpx.BaseTransport):
+        def handle_request(self, request):
+            time.sleep(min(5, request.extensions["timeout"]["read"]))
+            raise httpx.ReadTimeout("silent", request=request)
+
+    many = {f"{number:032x}": frozenset("a") for number in range(20)}
+    began = time.monotonic()
+    missing = differences(httpx.Client(base_url="http://langfuse", transport=Silent()), many, 0.4)
+    assert time.monotonic() - began < 2
+    assert missing == [f"trace {name} is not there" for name in many]
+
+
 def test_what_is_missing_is_said_within_the_limit(wanted, monkeypatch):
     monkeypatch.setattr(readback, "PAUSE_S", 0.05)
     one, other = wanted

@@ -1,10 +1,12 @@
 """What the recorder notes of an application's requests, and that it changes nothing but their namespace."""
 
 import json
+import time
 
 import httpx
 import pytest
 
+from lmcache_tutorial.asking import timed
 from lmcache_tutorial.asking.recorder import Recorder
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
@@ -62,6 +64,43 @@ def test_a_streamed_answer_is_noted_with_its_time(recorded, end):
     assert sent.headers["authorization"] == "Bearer theirs"
     assert sent.headers.get_list("accept-encoding") == ["identity"]  # a packed stream comes in other pieces
     assert recorder.errors == []
+
+
+@pytest.mark.parametrize(
+    ("last", "errors"),
+    [
+        (b"", ["the answer broke off"]),
+        (b"data: [DONE]\n\n", []),
+        (b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\n', []),
+        (b'data: {"choices": [], "usage": {"prompt_tokens": 3}}\n\n', []),
+        (b'data: {"choices": [{"delta": {}, "finish_re', ["the answer broke off"]),
+    ],
+)
+def test_an_answer_that_broke_off_is_told_from_one_that_ended(recorded, last, errors):
+    recorder, engine, client = recorded()
+    begin = b'data: {"choices": [{"delta": {"content": "Pa"}, "finish_reason": null}]}\n\n'
+    engine.handle_request = lambda _: httpx.Response(200, stream=httpx.ByteStream(begin + last))
+    client.post(URL, json={**CHAT, "stream": True})
+    assert recorder.errors == errors
+    assert len(recorder.calls) == 1 - len(errors)
+
+
+def test_comments_do_not_keep_a_request_waiting_for_ever(recorded, monkeypatch):
+    monkeypatch.setattr(timed, "LONGEST_ANSWER_S", 0.2)
+
+    class Comments(httpx.SyncByteStream):
+        def __iter__(self):
+            until = time.monotonic() + 10
+            while time.monotonic() < until:
+                yield b": ping\n\n"
+                time.sleep(0.02)
+
+    _, engine, client = recorded()
+    engine.handle_request = lambda _: httpx.Response(200, stream=Comments())
+    began = time.monotonic()
+    with pytest.raises(httpx.ReadTimeout, match="the answer did not end"):
+        client.post(URL, json={**CHAT, "stream": True})
+    assert time.monotonic() - began < 8
 
 
 def test_an_answer_that_was_not_streamed_has_no_time_to_its_first_token(recorded):

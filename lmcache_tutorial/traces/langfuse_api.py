@@ -80,13 +80,16 @@ def traces(client: httpx.Client, wanted: Wanted, most: int) -> Iterator[Document
         page += 1
 
 
-def trace(client: httpx.Client, name: str, patience: list[float] | None = None) -> Document:
-    """Return one trace with its observations.
+def trace(
+    client: httpx.Client, name: str, patience: list[float] | None = None, limit_s: float = REQUEST_LIMIT_S
+) -> Document:
+    """Return one trace with its observations; the server may be silent for so long [s].
 
     Raises:
         LangfuseError: it is not there, or the server does not answer as it should.
     """
-    return _get(client, f"/api/public/traces/{name}", {}, patience or [0.0])
+    path = f"/api/public/traces/{name}"
+    return _get(client, path, {}, patience or [0.0], min(limit_s, REQUEST_LIMIT_S))
 
 
 def traces_address(client: httpx.Client, limit_s: float) -> str:
@@ -110,11 +113,17 @@ def traces_address(client: httpx.Client, limit_s: float) -> str:
     return f"{str(base).rstrip('/')}/project/{quote(name, safe='')}/traces/"
 
 
-def _get(client: httpx.Client, path: str, query: Mapping[str, Any], patience: list[float]) -> Document:
+def _get(
+    client: httpx.Client,
+    path: str,
+    query: Mapping[str, Any],
+    patience: list[float],
+    limit_s: float = REQUEST_LIMIT_S,
+) -> Document:
     """Ask one page; wait where the server says so, while there is patience left."""
     while True:
         try:
-            answer = client.get(path, params=dict(query))
+            answer = client.get(path, params=dict(query), timeout=limit_s)
         except httpx.HTTPError as error:
             raise LangfuseError(
                 f"Langfuse at {client.base_url} does not answer: {type(error).__name__}.\n"

@@ -69,7 +69,7 @@ def whole_or_lines(text: str) -> list[Document]:
     try:
         found = [json.loads(text)]
     except ValueError:
-        found = [json.loads(line) for line in text.splitlines() if line.strip()]
+        found = [json.loads(line) for line in text.split("\n") if line.strip()]
     flat = [one for each in found for one in (each if isinstance(each, list) else [each])]
     if not all(isinstance(one, dict) for one in flat):
         raise ValueError("it is no object")
