@@ -13,9 +13,9 @@ Builds on     Lesson 3: LMCache keeps whole chunks, outside the engine.
 # ## 1. The workload
 # Documents of one length, asked in turn, and then all of them once more. What is asked again and again is the
 # *working set*. Its KV may lie in three places: in the engine's blocks, in LMCache's memory, and in a *tier*
-# behind it, here a folder of files. Each place is made so small that you can count what it holds: two
-# documents, four, and all eight. So the lesson opens a stack of its own, whose room is planned from the bytes
-# of one token's KV before anything is started.
+# behind it, here a folder of files. Engine and memory are so small that you can count what they hold: two
+# documents, and four. So the lesson opens a stack of its own, whose room is planned from the bytes of one
+# token's KV before anything is started. (`lmcache_l1` is LMCache's memory, `lmcache_l2` the tier.)
 
 # %%
 from collections.abc import Callable
@@ -45,7 +45,7 @@ from lmcache_tutorial.stack.stack import Stack
 
 MANUAL, LONG = (Document("lmcache-source", size=size, seed=6) for size in ("kept", "moved"))
 QUESTION = "Which class stores a chunk?"
-ENGINE, MEMORY, BOUNDED, ALL = 2, 4, 6, 8  # documents that each place has room for, and all of them
+ENGINE, MEMORY, BOUNDED, ALL = 2, 4, 6, 8  # documents: of engine, memory, the bounded tier's bytes, all
 FILES, BOUNDED_FILES, SPARE = 0, 1, 2  # the places of the two tiers; how much faster than needed is fast
 PRICES = {"memory": 3.0, "files": 0.1}  # of a GiB for a month, in your currency: put your own here
 ARMS: dict[str, tuple[int, dict[str, Any]]] = {
@@ -170,8 +170,8 @@ def test_lesson6_every_tier_serves_what_was_predicted(
 
 
 # %% [markdown]
-# There is the cliff. With twice as many documents as fit LMCache serves nothing at all: when one is asked
-# again, it has just been given up. A memory that gives up *nothing* (`--eviction-policy noop`) does better,
+# There is the cliff, between four documents and eight: each was given up four questions before it is asked
+# again, and LMCache serves nothing. A memory that gives up *nothing* (`--eviction-policy noop`) does better,
 # for the first documents stay. No policy suits all workloads; least recently used is at its worst in a scan.
 
 
@@ -201,7 +201,7 @@ def test_lesson6_files_behind_the_memory_fill_the_cliff(sets: Sets, bars: Thresh
 
 
 # %% [markdown]
-# But a tier only moves the cliff: with room for six documents the files find nothing in a scan of eight.
+# But a tier has a watermark, too: with the bytes of six documents it keeps about four: none is hit in a scan.
 
 
 # %%
@@ -235,7 +235,7 @@ def test_lesson6_a_document_takes_the_bytes_that_were_planned(
 
 
 # %% [markdown]
-# Now the machine is rebooted, so to say. The first question about each document is served from the files.
+# Now all servers are started again. The first question about each document is served from the files.
 
 
 # %%
@@ -254,8 +254,8 @@ def test_lesson6_after_a_restart_of_everything_the_files_serve_the_first_questio
 
 # %% [markdown]
 # A tier pays while it brings KV faster than the engine makes it, and a drop beyond the bar takes several
-# times as much. So the bar is held where the files come twice as fast as that; some were read to know it.
-# README.md, "On a GPU", tells of a tier that is too slow.
+# times as much; the bar is held where the files come twice as fast as that. These come from the operating
+# system's memory, for they are new; after a real reboot the disk decides (README.md, "On a GPU").
 
 
 # %%

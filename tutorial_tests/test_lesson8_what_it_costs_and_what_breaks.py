@@ -12,9 +12,9 @@ Builds on     Lesson 6: a tier behind LMCache's memory; lesson 7: a salt.
 
 # %% [markdown]
 # ## 1. The workload
-# First the honest part of every benchmark: workloads that must gain *nothing*. Prompts that share nothing;
-# prompts shorter than a chunk; documents that the engine's own cache holds anyway. Then prompts of a few
-# chunks and more: which of them are worth loading? At last the cache server fails under four requests.
+# First the honest part of every benchmark: workloads that must gain *nothing*, and may lose, for every prompt
+# is looked up first (reports/findings). Prompts that share nothing, or are shorter than a chunk; documents
+# that the engine's own cache holds. Then longer ones: which are worth loading? At last the server fails.
 
 # %%
 from dataclasses import replace
@@ -163,7 +163,7 @@ def trials(known_answers: None, lab: Beside, together: Rounds, texts: Texts) -> 
 
 
 # %%
-def test_lesson8_where_there_is_nothing_to_reuse_lmcache_brings_nothing(
+def test_lesson8_three_workloads_take_nothing_from_lmcache(
     lengths: Lengths, lab: Beside, texts: Texts, report: LessonReport
 ) -> None:
     manual = fresh(texts[SHORT])
@@ -173,40 +173,41 @@ def test_lesson8_where_there_is_nothing_to_reuse_lmcache_brings_nothing(
     nothing = {arm: [0] * len(turns) for arm, turns in arms.items()}
     report.compare_arms("From LMCache", predicted=nothing, measured=found)
     columns, by = ["prompt [tokens]", "TTFT [s]", "way"], {"computed": "computed", "loaded": "lmcache_l1"}
-    chart = Chart("Load or compute", "growth", columns, lengths.rows(), axis=columns[0], served_by=by)
-    report.chart(chart)
+    rows = [one for one in lengths.rows() if one[2] == "computed" or one[0] > lab.stack.chunk_tokens]
+    report.chart(Chart("Load or compute", "growth", columns, rows, axis=columns[0], served_by=by))
     assert engine[0].tokens.engine > 0
     assert min(turn.tokens.lmcache for turn in lengths.loaded["1 chunk"]) > 0
     assert found == nothing
 
 
 # %% [markdown]
-# What does it cost to store? A store is a copy, as a load is, in the other direction. So it should cost no
-# more than a load takes, and a twentieth of the prefill. Each round begins with LMCache emptied.
+# What does a store cost the first token? It is a copy, as a load is, in the other direction: so no more than
+# a load takes, and a twentieth of the prefill. Each round begins with LMCache emptied.
 
 
 # %%
-def test_lesson8_storing_costs_no_more_than_the_predicted_load(
+def test_lesson8_a_first_token_waits_for_a_store_no_longer_than_predicted(
     storing: Storing, lengths: Lengths, report: LessonReport
 ) -> None:
     report.rounds("Cold TTFT", storing.arms)
-    predicted, cost = cost_of_storing(lengths), median_ratio(*reversed(storing.arms.values()))
-    report.rounds("Stored over not stored", {"at most": [predicted], "found": [cost.value]}, unit="times")
+    most, cost = cost_of_storing(lengths) + MORE, median_ratio(*reversed(storing.arms.values()))
+    report.rounds("Stored over not stored", {"at most": [most], "found": [cost.value]}, unit="times")
     assert storing.kept["not stored"] == 0 < storing.kept["stored"]
-    assert not lies_above(cost, predicted + MORE, scatter=storing.arms["not stored"])
+    assert not lies_above(cost, most, scatter=storing.arms["not stored"])
 
 
 # %% [markdown]
-# From which length on does loading pay? From the break-even, and not below a chunk: nothing is kept there.
-# Near the break-even both ways take about as long: what is claimed is one and a half times as far, or more.
+# From which length on does loading pay? From the break-even, and not below a chunk: nothing is kept there. On
+# a processor it lies below a chunk: every length that is kept pays. Claimed is one and a half times as far.
 
 
 # %%
-def test_lesson8_loading_pays_from_the_predicted_length_on(lengths: Lengths, report: LessonReport) -> None:
+def test_lesson8_loading_pays_beyond_the_predicted_length(lengths: Lengths, report: LessonReport) -> None:
     times = {name: lengths.ttft_s(name) for name in ("1 chunk", "2 chunks", SHORT)}  # on no line
     for name, one in times.items():
         report.rounds(f"TTFT, {name}", one, served_by={"computed": "computed", "loaded": "lmcache_l1"})
     even, prompts = break_even(lengths), {name: lengths.prompt_tokens(name) for name in times}
+    report.measure("Loading pays from", arm="predicted", values=[min(even, 1e9)], unit="tokens")
     far = [name for name, prompt in prompts.items() if not near_break_even(prompt, even, NEAR)]
     pays = {name: lies_above(lengths.gain(name), 1, scatter=times[name]["computed"]) for name in far}
     assert pays == {name: prompts[name] > even for name in far} != {}
@@ -214,8 +215,8 @@ def test_lesson8_loading_pays_from_the_predicted_length_on(lengths: Lengths, rep
 
 # %% [markdown]
 # A tier that brings KV at half the needed rate loses, and by how much is predicted: the time from memory, and
-# the bytes over the bandwidth. Under load it loses more: four requests come together, this LMCache loads for
-# one at a time, as if they shared the bandwidth, and the last one waits for all the bytes.
+# the bytes over the bandwidth. Under load it is the same: four requests come together, this LMCache loads for
+# one at a time, and the last one waits for all the bytes, as it would for the engine to compute all four.
 
 
 # %%
@@ -236,14 +237,11 @@ def test_lesson8_a_tier_that_is_too_slow_loses_as_predicted(
 
 
 # %% [markdown]
-# Now the cache server is killed. A request that waits for it goes on when the connector gives up
-# (`lmcache.mp.mq_timeout`, 5 s here), and KV that was found and does not come is computed
-# (`kv_load_failure_policy` is `recompute` here). With the defaults it would wait for 300 s, and then end in
-# an error (`fail`). One more setting is needed with LMCache 0.5.6: `--shm-name ""`. An engine that is about
-# to store into shared memory when the server dies would die too (reports/findings).
-#
-# A *paused* server is worse: its connections stay open. Only a time limit tells the engine that it is gone:
-# that of the request, or of the *heartbeat*, which the connector sends every 2 s (10 s by default).
+# Now the cache server is killed, and then paused. Neither tells the engine: only a time limit does, that of
+# a request (`lmcache.mp.mq_timeout`, 5 s here, 300 s by default) or of the *heartbeat*, which the connector
+# sends every 2 s (10 s by default); a request may wait for more than one of them. KV that was found and does
+# not come is computed (`kv_load_failure_policy` is `recompute` here; by default, `fail`, it is an error).
+# LMCache 0.5.6 needs `--shm-name ""`: an engine that stores into shared memory as the server dies dies too.
 
 
 # %%
@@ -255,17 +253,19 @@ def test_lesson8_a_cache_server_that_fails_loses_no_request(
     report.rounds(f"The cache server {name}", took_s)
     assert trial.under_way == AT_ONCE
     assert trial.errors == []
-    assert max(took_s.get("meanwhile", [0])) < lab.stack.config.cache.timeout_s
+    limit_s, mild_s = lab.stack.config.cache.timeout_s, trials[PAUSED].took_s["in flight"]
+    assert max(took_s.get("meanwhile", [0])) < limit_s
+    assert max(took_s["in flight"]) - max(mild_s) < 3 * limit_s
     assert trial.recovered_s < RECOVERY_LIMIT_S
 
 
 # %% [markdown]
-# And were the answers right? Each prompt of the trials had an answer that was known from a prefill. Each
+# And were the answers right? Of each prompt the first token was known from a prefill: that is judged. Each
 # request had a *namespace* of its own (`cache_salt`), so that it was new to every cache all the same.
 
 
 # %%
-def test_lesson8_every_answer_was_the_right_one(trials: Trials, report: LessonReport) -> None:
+def test_lesson8_every_answer_begins_with_the_right_token(trials: Trials, report: LessonReport) -> None:
     judged = [len(trial.replies) for trial in trials.values()]
     right = [trial.right for trial in trials.values()]
     report.compare("Right answers", predicted=judged, measured=right, unit="answers", sequence=True)

@@ -26,7 +26,8 @@ class Trial:
         under_way: how many of those had no answer when it failed.
         meanwhile: the replies to requests that were sent, one after the other, while it was gone.
         after: the replies to requests that were sent when it was back.
-        recovered_s: from its return until prompts were stored and looked up as before [s].
+        recovered_s: from its return, and the last answer that was in flight, until prompts were stored and
+            looked up as before [s].
         wrong: the answers that were not the right ones.
     """
 
@@ -87,8 +88,8 @@ def undergo(
             flight.wait()
         time.sleep(hold_s or 0)
         meanwhile = tuple(known.ask(question) for question in further)
-    back = time.monotonic()
     flown = flight.replies() if flight else ()
+    back = time.monotonic()
     wait_back(known)
     recovered_s = time.monotonic() - back
     last = known.questions(2)

@@ -203,14 +203,17 @@ def find_deployment(
     return replace(found, tells_ids=ids is not None, template=template or None)
 
 
-def lmcache_at(url: str) -> Cache:
+def lmcache_at(url: str, engine: httpx.Client) -> Cache:
     """Make what asks an LMCache server at the address of its HTTP side.
+
+    The key is the engine's: it is sent where both have one host, such as a gateway's, and to no other.
 
     Raises:
         DeploymentError: it is no address.
     """
     client = client_for(url)
-    client.headers.pop("authorization", None)  # the key is the engine's, and this may be another's machine
+    if client.base_url.host != engine.base_url.host:
+        client.headers.pop("authorization", None)
     return Cache("lmcache", str(client.base_url).rstrip("/"), client, CacheConfig(), port=0)
 
 

@@ -33,18 +33,19 @@ GLOSSARY = (
     Term(
         "KV",
         "the keys and values that attention keeps of every token; what a cache saves. They depend on the "
-        "token *and all before it*, so only a prompt's beginning can be reused",
+        "token *and all before it*, so only a prompt's beginning can be reused exactly (LMCache's "
+        "CacheBlend, which reuses other parts too, is not used here)",
         Place("lesson6", "prediction", "All, in memory"),
     ),
     Term(
         "block",
-        "vLLM's unit of KV (32 tokens on a CPU, 64 on a GPU); only whole blocks are reused",
+        "vLLM's unit of KV (set here to 32 tokens on a CPU and 64 on a GPU); only whole blocks are reused",
         Place("lesson2", "chart", "Two prompts that part"),
     ),
     Term(
         "chunk",
-        "LMCache's unit of KV (64 tokens on a CPU, 32 where it has AVX2 alone, 256 on a GPU); only whole "
-        "chunks are kept",
+        "LMCache's unit of KV (set here to 64 tokens on a CPU, 32 where it has AVX2 alone; 256 on a GPU); "
+        "only whole chunks are kept",
         Place("lesson4", "prediction", "Reused as text grows, LMCache"),
     ),
     Term(

@@ -212,8 +212,7 @@ QUESTIONS: Mapping[str, tuple[Question, ...]] = {
             "Reused, another chunk",
             "Somebody sets LMCache's chunk sixteen times as large. How many tokens of a second request does "
             "LMCache still give back?",
-            "Take the medium document (the long one, if the medium one has fewer than 16 chunks of the old "
-            "size), and round down to whole chunks of the new size.",
+            "Take the long document (16,000 tokens on a GPU); round down to whole chunks of the new size.",
         ),
         Question(
             "Reused, a salt for each",

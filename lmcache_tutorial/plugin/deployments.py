@@ -59,7 +59,7 @@ class Deployments:
     def _find(self, url: str) -> Deployment:
         self.clients.append(client := client_for(url))
         if self.options.lmcache_url and self.lmcache is None:
-            self.lmcache = lmcache_at(self.options.lmcache_url)
+            self.lmcache = lmcache_at(self.options.lmcache_url, client)
             self.clients.append(self.lmcache.client)
         return find_deployment(client, self.options.model, self.lmcache, may_reset=self.options.allow_reset)
 

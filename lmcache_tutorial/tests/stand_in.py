@@ -128,10 +128,8 @@ class StandIn:
         if self.tells_cached:
             usage["prompt_tokens_details"] = {"cached_tokens": known}
         last = {"choices": [], "usage": usage}
-        if body.get("return_token_ids"):
-            choice["token_ids"] = self.split(text)
         if self.tells_own:
-            choice.setdefault("token_ids", [1])
+            choice["token_ids"] = self.split(text)
             last["id"] = f"chatcmpl-{len(self.asked)}"
             last["metrics"] = {"queue_time_ms": 0.1, "time_to_first_token_ms": 1.0}
         return [{"choices": [choice]}, last]

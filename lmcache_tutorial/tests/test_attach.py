@@ -27,7 +27,7 @@ def attached(monkeypatch, tmp_path):
         one = serving(word=WORD, context=context, token_s=token_s, looks_up=True, **behaviour)
         opened.append(one)
         server = one.__enter__()
-        named = lmcache_at(server.url) if lmcache else None
+        named = lmcache_at(server.url, client_for(server.url)) if lmcache else None
         deployment = find_deployment(client_for(server.url), None, named, may_reset=may_reset)
         return attach(deployment, Beside(named, look_ups=look_ups), lambda line: None), server
 

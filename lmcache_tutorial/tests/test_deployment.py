@@ -88,8 +88,9 @@ def test_salts_are_found_out_behind_a_router_that_takes_turns(engines, honours_s
 def test_the_key_of_the_engine_is_not_lmcaches(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "the key")
     with serving(looks_up=True) as server:
-        assert lmcache_at(server.url).chunk_tokens
-        assert server.keys == [""]
+        for engine, sent in (("http://another:8000", ""), ("http://127.0.0.1:1", "Bearer the key")):
+            assert lmcache_at(server.url, client_for(engine)).chunk_tokens
+            assert server.keys[-1] == sent
 
 
 def test_nonces_share_no_more_than_is_counted(found):
@@ -146,41 +147,53 @@ def test_an_lmcache_that_is_not_there_or_not_asked_is_told(monkeypatch):
         with pytest.raises(
             DeploymentError, match=r"no LMCache answers at http://127\.0\.0\.1:9: ConnectError"
         ):
-            find_deployment(client, None, lmcache_at("http://127.0.0.1:9"))
+            find_deployment(client, None, lmcache_at("http://127.0.0.1:9", client))
         with pytest.raises(
             DeploymentError, match=r"does not ask the LMCache at .* was sent, and it counted 0"
         ):
-            find_deployment(client, None, lmcache_at(server.url))
+            find_deployment(client, None, lmcache_at(server.url, client_for(server.url)))
 
 
 def test_an_lmcache_that_sends_its_counters_elsewhere_is_known_by_what_it_stores(monkeypatch):
     monkeypatch.setattr(module, "COUNTED_LIMIT_S", 0.3)
     with serving(token_s=0, looks_up=True, counts_elsewhere=True) as server:
-        assert find_deployment(client_for(server.url), None, lmcache_at(server.url)).chunk_tokens
+        assert find_deployment(
+            client_for(server.url), None, lmcache_at(server.url, client_for(server.url))
+        ).chunk_tokens
     with (
         serving(token_s=0, counts_elsewhere=True) as server,
         pytest.raises(DeploymentError, match=r"does not ask the LMCache at .* stored nothing \(it sends"),
     ):
-        find_deployment(client_for(server.url), None, lmcache_at(server.url))
+        find_deployment(client_for(server.url), None, lmcache_at(server.url, client_for(server.url)))
 
 
 @pytest.mark.parametrize("context", [None, 16_384])
 def test_an_lmcache_with_large_chunks_is_probed_with_more_than_a_chunk(context, monkeypatch):
     monkeypatch.setattr(module, "COUNTED_LIMIT_S", 0.3)
     with serving(token_s=0, looks_up=True, chunk=1_024, word=r"\d\d|\s", context=context) as server:
-        assert find_deployment(client_for(server.url), None, lmcache_at(server.url)).chunk_tokens == 1_024
+        assert (
+            find_deployment(
+                client_for(server.url), None, lmcache_at(server.url, client_for(server.url))
+            ).chunk_tokens
+            == 1_024
+        )
         assert min(len(server.ids(one)) for one in server.asked[:3]) > 1_024
     with (
         serving(token_s=0, chunk=1_024, word=r"\d\d|\s", context=context) as server,
         pytest.raises(DeploymentError, match="does not ask the LMCache at"),
     ):
-        find_deployment(client_for(server.url), None, lmcache_at(server.url))
+        find_deployment(client_for(server.url), None, lmcache_at(server.url, client_for(server.url)))
 
 
 def test_where_no_prompt_has_a_chunk_nobody_can_tell_who_is_asked(monkeypatch):
     monkeypatch.setattr(module, "COUNTED_LIMIT_S", 0.3)
     with serving(token_s=0, chunk=4_096, word=r"\d", context=2_048) as server:
-        assert find_deployment(client_for(server.url), None, lmcache_at(server.url)).chunk_tokens == 4_096
+        assert (
+            find_deployment(
+                client_for(server.url), None, lmcache_at(server.url, client_for(server.url))
+            ).chunk_tokens
+            == 4_096
+        )
         assert max(len(server.ids(one)) for one in server.asked[:3]) < 2_048
 
 
@@ -191,7 +204,7 @@ def test_an_lmcache_that_tells_neither_is_one_clear_error(monkeypatch):
         serving(token_s=0, looks_up=True, counts_elsewhere=True) as server,
         pytest.raises(DeploymentError, match="does not ask the LMCache at"),
     ):
-        find_deployment(client_for(server.url), None, lmcache_at(server.url))
+        find_deployment(client_for(server.url), None, lmcache_at(server.url, client_for(server.url)))
 
 
 def test_a_group_for_lmcache_needs_one_and_leave_to_empty_the_engines_cache(found):
@@ -212,7 +225,7 @@ def test_a_password_in_an_address_is_sent_and_not_shown():
         assert set(server.keys) == {"Basic bWU6aHVudGVyMjI="}
     for find in (
         lambda one: find_deployment(client_for(one), None),
-        lambda one: lmcache_at(one).chunk_tokens,
+        lambda one: lmcache_at(one, client_for(one)).chunk_tokens,
     ):
         with pytest.raises((DeploymentError, httpx.ConnectError)) as caught:
             find("http://me:hunter22@127.0.0.1:9")

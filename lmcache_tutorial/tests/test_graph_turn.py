@@ -88,7 +88,7 @@ def test_a_turn_has_its_calls_by_node_and_what_they_reused(asked, honours_salts)
 @pytest.mark.parametrize("more", range(BLOCK))
 def test_a_talk_that_goes_on_reuses_its_answers(more):
     manual = " ".join(MANUAL.split()[: 40 + more])
-    with serving(answer=("Paris", "is", "large", "and", "old")) as server:
+    with serving(answer=("Paris", "is", "large", "and", "old"), tells_own=True) as server:
         found = find_deployment(client_for(server.url), None)
         with RecordedClient(found, found.namespace()) as client:
             model = ChatOpenAI(
