@@ -255,7 +255,7 @@ def test_lesson8_a_cache_server_that_fails_loses_no_request(
     assert trial.errors == []
     limit_s, mild_s = lab.stack.config.cache.timeout_s, trials[PAUSED].took_s["in flight"]
     assert max(took_s.get("meanwhile", [0])) < limit_s
-    assert max(took_s["in flight"]) - max(mild_s) < 3 * limit_s
+    assert max(took_s["in flight"]) - max(mild_s) < 3 * limit_s  # two limits, and one to spare
     assert trial.recovered_s < RECOVERY_LIMIT_S
 
 

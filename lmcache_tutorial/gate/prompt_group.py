@@ -263,7 +263,8 @@ def forerunner(
     most = max(asked, key=shares)  # where salts part all, the one that would share most
     if apart(most):
         return Forerunner(most.prompt, 0, len(ids), 0, by_salt=most.shared(ids) > 0)
-    return Forerunner(most.prompt, most.shared(ids), len(ids), most.shared_with_answer(ids))
+    shared = max(one.shared(ids) for one in asked if not apart(one))  # perhaps with another one, for LMCache
+    return Forerunner(most.prompt, shared, len(ids), most.shared_with_answer(ids))
 
 
 def _heads(deployment: Deployment, judged: Sequence[Prompt]) -> tuple[int, ...] | None:

@@ -9,7 +9,7 @@ from lmcache_tutorial.asking import answers
 from lmcache_tutorial.asking.answers import NoAnswerError, ask_streamed
 from lmcache_tutorial.gate.deployment import DeploymentError, client_for, find_deployment
 from lmcache_tutorial.gate.judge_group import judge_group
-from lmcache_tutorial.gate.prompt_group import ask_group
+from lmcache_tutorial.gate.prompt_group import Asked, ask_group, forerunner
 from lmcache_tutorial.prompts.prompts_file import GroupBars, Prompt, PromptGroup
 from lmcache_tutorial.report.groups import figures
 from lmcache_tutorial.settings.bars import Thresholds
@@ -153,6 +153,18 @@ def test_the_answer_of_an_earlier_request_is_reused_and_counted(form):
         assert found[0].outcome == "passed", found[0].seen
         (one,) = measured.forerunners
         assert one.with_answer == one.shared_tokens + len(answer) - 1
+
+
+def test_lmcache_has_no_answers_so_it_may_share_most_with_another_request():
+    ids = list(range(100))
+    asked = [
+        Asked(ALIGNED[0], ids[:60], [*ids[60:64], 7]),  # its answer goes on as the prompt does
+        Asked(ALIGNED[1], [*ids[:62], 999]),
+    ]
+    with serving() as server:
+        deployment = find_deployment(client_for(server.url), None)
+    one = forerunner(deployment, asked, ALIGNED[0], ids)
+    assert (one.prompt, one.shared_tokens, one.with_answer) == (ALIGNED[0], 62, 64)
 
 
 def test_an_answer_without_a_count_of_tokens_makes_the_hit_rate_unknown():
