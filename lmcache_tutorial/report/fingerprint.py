@@ -27,6 +27,7 @@ PLAIN = {  # key of the environment -> its name here
 MODEL, DOCUMENTS = "model", "documents [tokens]"
 WORK = (MODEL, "weights", DOCUMENTS)  # where these are equal, times are times of the same work
 OWN_NAMES = ("--shm-name", "--log-file")  # options whose value carries the run's id
+AGAIN = re.compile(r" \(\d+\)$")  # ends a server's name in a joined document: another start of the same one
 RUN_ID = re.compile(r"lct-\d+-[0-9a-f]+")
 OPTION = re.compile(r"--?[A-Za-z]")
 ANY_PORT = re.compile(r"((?:127\.0\.0\.1|localhost):|port\"?: ?)\d+")
@@ -35,7 +36,8 @@ ANY_PORT = re.compile(r"((?:127\.0\.0\.1|localhost):|port\"?: ?)\d+")
 def fingerprint(results: Results) -> dict[str, str]:
     """Take out of a run what decides its hits and its times; each value in words.
 
-    Not in it: the prefill rate, which is measured and scatters, and stacks that single lessons open.
+    Not in it: the prefill rate, which is measured and scatters, stacks that single lessons open, and of a
+    joined document the further starts of a server, which were told the same as its first.
     """
     environment = results["environment"]
     found = {name: str(environment[key]) for key, name in PLAIN.items() if key in environment}
@@ -49,7 +51,7 @@ def fingerprint(results: Results) -> dict[str, str]:
         told = {"url": one["url"], **deployed({**environment, "deployments": [one]})}
         found |= {f"deployment {number} {name.replace('_', ' ')}": f"{value}" for name, value in told.items()}
     for server, about in environment["stack"].items():
-        if ": " not in server:
+        if ": " not in server and not AGAIN.search(server):
             found |= {f"{server} {option}": value for option, value in told_options(about["command"]).items()}
     return found
 

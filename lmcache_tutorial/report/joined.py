@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from ..gate.verdict import verdict
-from .fingerprint import CODE, Results, differences, fingerprint
+from .fingerprint import AGAIN, CODE, Results, differences, fingerprint
 from .results import CONVERTED
 from .runs import NamedRun, RunError
 
@@ -146,7 +146,10 @@ def _free_name(name: str, about: Mapping[str, Any], stack: Mapping[str, Any]) ->
 
     >>> _free_name("vllm", {"port": 2}, {"vllm": {"port": 1}}), _free_name("vllm", {}, {})
     ('vllm (2)', 'vllm')
+    >>> _free_name("vllm (2)", {"port": 3}, {"vllm": {"port": 1}, "vllm (2)": {"port": 2}})
+    'vllm (3)'
     """
+    name = AGAIN.sub("", name)
     number, free = 1, name
     while stack.get(free, about) != about:
         number += 1

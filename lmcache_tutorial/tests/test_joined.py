@@ -86,6 +86,25 @@ def test_a_joined_document_keeps_the_contract_and_says_of_which_runs_it_is():
     assert "810 tokens/s" in page
 
 
+@pytest.mark.parametrize("pair", [(0, 1), (1, 2), (0, 2)])
+def test_what_was_joined_can_be_joined_with_one_more(pair):
+    runs = [
+        run(number, started=f"2026-11-27T1{number}:00:00Z", port=21000 + number, rate=rate)
+        for number, rate in ((1, 800.0), (2, 800.0), (3, 810.0))
+    ]
+    (left,) = {0, 1, 2} - set(pair)
+    found = joined(joined(*(runs[number] for number in pair)), runs[left])
+    once = joined(*runs)
+    told = [
+        {name: about["port"] for name, about in one["environment"]["stack"].items()} for one in (found, once)
+    ]
+    assert set(told[0]) == set(told[1])
+    assert sorted(told[0].values()) == sorted(told[1].values())
+    assert found["joined"] == once["joined"]
+    assert [one["id"] for one in found["lessons"]] == [one["id"] for one in once["lessons"]]
+    jsonschema.validate(found, schema())
+
+
 @settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_the_order_of_the_runs_does_not_matter_and_nothing_is_lost(data):
