@@ -15,6 +15,7 @@ GOOD = {
     "id": "lesson2",
     "outcome": "passed",
     "duration_s": 9.5,
+    "claims": [{"name": "It hits", "outcome": "passed", "message": None}],
     "predictions": [{"predicted": [96, 96], "measured": [96, 96]}],
     "headline": {"hit_rate": 0.97, "ttft_drop": 0.9, "ttft_drop_low": 0.88},
 }
@@ -65,6 +66,25 @@ def test_a_lessons_figures_and_its_exactness_are_read_from_its_results():
     assert good.steady
     assert not bad.steady
     assert lesson_runs({"lessons": [GOOD | {"headline": {}}]}, 1)[0].hit_rate is None
+
+
+def test_a_run_that_did_not_pass_says_which_claim_and_why(project):
+    claims = [
+        *GOOD["claims"],
+        {
+            "name": "It pays",
+            "outcome": "undecided",
+            "message": "too noisy to judge\nTo fix: close other programs",
+        },
+        {"name": "It is right", "outcome": "skipped", "message": None},
+    ]
+    (project / "results").write_text(
+        json.dumps({"lessons": [GOOD | {"outcome": "undecided", "claims": claims}]})
+    )
+    done = CliRunner().invoke(app, ["repeat", "1", "lesson2"])
+    told = "It pays (undecided): too noisy to judge; It is right (skipped): no reason told"
+    assert told in " ".join(done.stdout.split())
+    assert "It hits" not in done.stdout
 
 
 def test_each_run_gets_the_selection_and_the_options_of_pytest(project):

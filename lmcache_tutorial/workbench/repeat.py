@@ -41,6 +41,7 @@ class LessonRun:
         hit_rate: reused tokens over prompt tokens, 0 to 1; so are the next two.
         ttft_drop: 1 - median warm / median cold.
         ttft_drop_low: the lower end of its interval.
+        why: which claims did not pass, and what they said first; empty where all did.
     """
 
     run: int
@@ -51,6 +52,7 @@ class LessonRun:
     hit_rate: float | None = None
     ttft_drop: float | None = None
     ttft_drop_low: float | None = None
+    why: str = ""
 
     @property
     def steady(self) -> bool:
@@ -63,13 +65,21 @@ def lesson_runs(results: Mapping[str, Any], run: int) -> list[LessonRun]:
     found = []
     for group in results.get("groups", []):
         exact = all(set(one["reused"]) == {one["predicted"]} for one in group["requests"])
-        figures = {name: group["headline"].get(name) for name in HEADINGS}
-        found.append(LessonRun(run, group["name"], group["outcome"], exact, group["duration_s"], **figures))
+        found.append(_lesson_run(group, run, group["name"], exact))
     for lesson in results["lessons"]:
         exact = all(one["predicted"] == one["measured"] for one in lesson["predictions"])
-        figures = {name: lesson["headline"].get(name) for name in HEADINGS}
-        found.append(LessonRun(run, lesson["id"], lesson["outcome"], exact, lesson["duration_s"], **figures))
+        found.append(_lesson_run(lesson, run, lesson["id"], exact))
     return found
+
+
+def _lesson_run(one: Mapping[str, Any], run: int, name: str, exact: bool) -> LessonRun:
+    figures = {figure: one["headline"].get(figure) for figure in HEADINGS}
+    told = [
+        f"{claim['name']} ({claim['outcome']}): {(claim['message'] or 'no reason told').splitlines()[0]}"
+        for claim in one["claims"]
+        if claim["outcome"] != "passed"
+    ]
+    return LessonRun(run, name, one["outcome"], exact, one["duration_s"], **figures, why="; ".join(told))
 
 
 def repeat(count: int, chosen: str, options: Sequence[str], root: Path) -> Iterator[list[LessonRun]]:
@@ -145,14 +155,18 @@ def heading() -> str:
 
 
 def run_line(one: LessonRun) -> str:
-    """Print what one run found of a lesson.
+    """Print what one run found of a lesson, and below it which claims did not pass.
 
     >>> run_line(LessonRun(2, "lesson2", "passed", False, 30.0, 0.977, 0.89))
     '  2  lesson2   passed           97.7           89.0              –     30 s, not as predicted'
+    >>> print(run_line(LessonRun(2, "lesson8", "undecided", True, why="Loading pays (undecided): too noisy")))
+      2  lesson8   undecided              –              –              –
+         Loading pays (undecided): too noisy
     """
     row = _row(f"{one.run:>3}  {one.lesson:<9} {one.outcome}", map(_percent, _values(one)))
     seconds = "" if one.seconds is None else f"{one.seconds:>7.0f} s"
-    return row + seconds + ("" if one.exact else ", not as predicted")
+    why = f"\n     {one.why}" if one.why else ""
+    return row + seconds + ("" if one.exact else ", not as predicted") + why
 
 
 def summary(runs: Sequence[LessonRun], machine: str) -> list[str]:
