@@ -91,7 +91,7 @@ def _run(file: Path, folder: Path) -> str:
     ]
     peers = file.with_name("peers.json")
     if peers.is_file():
-        lines += ["", *_peers(json.loads(peers.read_text()), folder)]
+        lines += ["", *_peers(json.loads(peers.read_text()), folder, environment)]
     return "\n".join(lines)
 
 
@@ -117,11 +117,15 @@ def _lesson(lesson: Mapping[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _peers(peers: Mapping[str, Any], folder: Path) -> list[str]:
+def _peers(peers: Mapping[str, Any], folder: Path, beside: Mapping[str, Any]) -> list[str]:
+    """Write the table; where another machine or pair measured it than the run beside it, say which."""
     lengths = sorted({row["tokens"] for row in peers["rows"]})
     columns = " | ".join(f"{tokens:,} tokens" for tokens in lengths)
+    here, there = ((one["hardware"], _versions(one)) for one in (beside, peers["environment"]))
+    measured = "" if here == there else f"; measured on {there[0]}, with {there[1]}"
     lines = [
-        f"TTFT of [the peers, side by side]({folder / 'peers.html'}) in ms, medians (prompts of token ids):",
+        f"TTFT of [the peers, side by side]({folder / 'peers.html'}) in ms, medians (prompts of token ids)"
+        f"{measured}:",
         "",
         f"| peer | {columns} |",
         "|---" * (len(lengths) + 1) + "|",

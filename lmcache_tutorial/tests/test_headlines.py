@@ -81,6 +81,25 @@ def test_a_file_that_is_no_run_is_one_message(tmp_path, text):
         assert f"error: {file} is no results.json" in done.stderr
 
 
+def test_peers_of_another_machine_or_pair_say_of_which(tmp_path):
+    folder = ROOT / "reports" / "reference" / "h100-llama-3.1-8b-shape"
+    peers, run = (json.loads((folder / f"{name}.json").read_text()) for name in ("peers", "results"))
+    (tmp_path / "results.json").write_text(json.dumps(run))
+
+    def told(hardware: str, lmcache: str) -> str:
+        packages = {**run["environment"]["packages"], "lmcache": lmcache}
+        environment = {**peers["environment"], "hardware": hardware, "packages": packages}
+        (tmp_path / "peers.json").write_text(json.dumps({**peers, "environment": environment}))
+        text = headlines([tmp_path / "results.json"], tmp_path / "README.md")
+        return text.partition("(prompts of token ids)")[2].splitlines()[0]
+
+    machine, lmcache = run["environment"]["hardware"], run["environment"]["packages"]["lmcache"]
+    assert told(machine, lmcache) == ":"
+    vllm = run["environment"]["packages"]["vllm"]
+    assert told("another", lmcache) == f"; measured on another, with vllm {vllm}, lmcache {lmcache}:"
+    assert told(machine, "0.5.99") == f"; measured on {machine}, with vllm {vllm}, lmcache 0.5.99:"
+
+
 def test_peers_that_are_not_ours_are_one_message(tmp_path, document):
     (tmp_path / "results.json").write_text(json.dumps(document))
     (tmp_path / "peers.json").write_text('{"rows": 3}')
