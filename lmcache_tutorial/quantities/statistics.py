@@ -97,20 +97,6 @@ def ratio_of_medians(numerator: Sequence[float], denominator: Sequence[float]) -
     return Interval(median(numerator) / median(denominator), low, high)
 
 
-def median_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Interval:
-    """Compare paired rounds: the median of the rounds' own ratios, with a 95 % interval as above.
-
-    A machine that runs slower for some of the rounds slows both arms of each, and leaves their ratio alone.
-    So a small effect can be told where :func:`ratio_of_medians` sees the machine's change of speed.
-
-    >>> median_ratio([1.0, 2.0, 4.2], [1.0, 2.0, 4.0])
-    Interval(value=1.0, low=1.0, high=1.05)
-    """
-    _check_paired(numerator, denominator)
-    ratios = [one / other for one, other in zip(numerator, denominator, strict=True)]
-    return Interval(median(ratios), *_bootstrap(len(ratios), lambda draw: _median_of(ratios, draw)))
-
-
 def ratio_unpaired(numerator: Sequence[float], denominator: Sequence[float]) -> Interval:
     """Compare two runs whose rounds do not belong together: median over median, with a 95 % interval.
 
