@@ -76,7 +76,7 @@ def break_even(lengths: Lengths) -> float:
 
 
 def cost_of_storing(lengths: Lengths) -> float:
-    """How many times as long a prompt may take that is stored: a store takes as long as a load."""
+    """How many times as long a stored prompt may take: longer by a load's time, and by `MORE`."""
     return 1 + 1 / lengths.gain(SHORT).value + MORE
 
 
