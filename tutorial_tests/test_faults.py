@@ -338,7 +338,6 @@ def test_a_cache_server_that_dies_during_a_store(
             assert alive is not shared_memory
 
 
-@whole_matrix
 def test_two_runs_at_once(behind: Behind, faults: FaultsRecord, tmp_path: Path) -> None:
     stack = behind(FILES)
     command = [sys.executable, "-m", "pytest", "tutorial_tests", "-k", "lesson4 and order_of_tools"]
@@ -361,7 +360,6 @@ def library() -> Path:
     return next(Path(str(file.locate())) for file in files if file.name.startswith("libfaketime.so"))
 
 
-@whole_matrix
 def test_a_clock_that_is_set_forward(
     stack: Stack, read: Read, open_beside: OpenBeside, faults: FaultsRecord, tmp_path: Path
 ) -> None:
