@@ -204,7 +204,7 @@ def ask_all(known: KnownAnswers, row: OpenRow) -> None:
 def test_a_full_disk(known: KnownAnswers, behind: Behind, faults: FaultsRecord) -> None:
     folder = Path(httpx.URL(behind(FILES).tiers[FILES].url).path)
     with faults.row(
-        "disk full under the file tier", under=f"{ASKED} questions, twice", setting="max_capacity_gb"
+        "disk full under the file tier", under=f"{ASKED} questions, twice", setting="`max_capacity_gb`"
     ) as row:
         mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
         done = subprocess.run(mount, capture_output=True, text=True, timeout=10, check=False)
@@ -219,12 +219,12 @@ def test_a_full_disk(known: KnownAnswers, behind: Behind, faults: FaultsRecord) 
 def test_valkey_out_of_memory(known: KnownAnswers, behind: Behind, faults: FaultsRecord) -> None:
     behind(FULL_VALKEY)
     under = f"{ASKED} questions, twice"
-    with faults.row("Valkey out of memory", under=under, setting="maxmemory-policy") as row:
+    with faults.row("Valkey out of memory", under=under, setting="`maxmemory-policy`") as row:
         ask_all(known, row)
 
 
 def test_valkey_with_a_wrong_password(known: KnownAnswers, behind: Behind, faults: FaultsRecord) -> None:
-    with faults.row("Valkey's password wrong", under="a question", setting="LMCACHE_RESP_PASSWORD") as row:
+    with faults.row("Valkey's password wrong", under="a question", setting="`LMCACHE_RESP_PASSWORD`") as row:
         try:
             behind(WRONG_PASSWORD, answer_limit_s=SILENT_S)  # at its end the engine is asked for one token
         except httpx.ReadTimeout:

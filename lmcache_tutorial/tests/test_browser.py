@@ -1,12 +1,16 @@
 """The report in a real browser, opened from a file: headless Chromium from Debian's packages."""
 
 import base64
+import json
 import re
+from pathlib import Path
 
 import jsonschema
 import pytest
 
+from lmcache_tutorial.peers.page import render_peers
 from lmcache_tutorial.report.compared import render_compared
+from lmcache_tutorial.report.faults import render_faults
 from lmcache_tutorial.report.page import write_report
 from lmcache_tutorial.report.results import schema
 from lmcache_tutorial.report.runs import NamedRun
@@ -118,6 +122,33 @@ return [...document.body.querySelectorAll('*')].filter(e =>
 WIDER = (
     "return [...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
 )
+
+
+REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
+RENDERERS = {"faults": render_faults, "peers": render_peers, "tuning": render_peers}
+TOLD = [path for name in RENDERERS for path in sorted(REFERENCE.glob(f"*/{name}.json"))]
+
+
+@pytest.mark.parametrize("told", TOLD, ids=lambda path: f"{path.stem} of {path.parent.name}")
+def test_the_tables_of_real_runs_are_seen_whole_on_a_screen(browser, tmp_path, told):
+    made = tmp_path / "page.html"
+    made.write_text(RENDERERS[told.stem](json.loads(told.read_text())))
+    for page in (made, told.with_suffix(".html")):
+        browser.get(page.as_uri())
+        show(browser, "light", 1100)
+        assert browser.execute_script("return document.querySelectorAll('.scroll table').length") > 0
+        assert browser.execute_script(WIDER) == 0, page
+
+
+def test_three_real_runs_side_by_side_are_seen_whole_on_a_screen(browser, tmp_path):
+    found = [(path.parent.name, json.loads(path.read_text())) for path in REFERENCE.glob("*/results.json")]
+    runs = [NamedRun(name, told) for name, told in sorted(found) if told["schema"] == 2][:3]
+    assert len(runs) == 3
+    page = tmp_path / "runs.html"
+    page.write_text(render_compared(runs))
+    browser.get(page.as_uri())
+    show(browser, "light", 1100)
+    assert browser.execute_script(WIDER) == 0
 
 
 def on_a_phone(page):
